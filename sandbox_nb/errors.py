@@ -1,0 +1,126 @@
+"""Every error a user of sandbox_nb can meet, in one hierarchy.
+
+::
+
+    SandboxError
+    ├── InvalidArgument      (ValueError)       a value is wrong; nothing was changed
+    ├── NotFound             (LookupError)      a file, process, sandbox or device is not there
+    ├── AlreadyExists                           an id, name or device is taken
+    ├── FailedPrecondition                      the right call in the wrong state
+    ├── DeadlineExceeded     (TimeoutError)     the time given was not enough
+    ├── ResourceExhausted                       a limit was reached
+    ├── Unimplemented                           known, and not offered here
+    ├── Unavailable          (ConnectionError)  the machine or the way to it is gone
+    ├── ProtocolError                           the other side broke a protocol
+    ├── RemoteError                             any other status of the agent, kept whole
+    └── ProcessFailed        (CalledProcessError)  a checked command ended with an error
+
+Each message says what was wrong, with which value, and what to do. Where a class has a builtin cousin
+it is one too, so ``except TimeoutError`` works as people expect.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+__all__ = [
+    "AlreadyExists",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "InvalidArgument",
+    "NotFound",
+    "ProcessFailed",
+    "ProtocolError",
+    "RemoteError",
+    "ResourceExhausted",
+    "SandboxError",
+    "Unavailable",
+    "Unimplemented",
+    "from_status",
+]
+
+
+class SandboxError(Exception):
+    """Whatever goes wrong with a sandbox."""
+
+
+class InvalidArgument(SandboxError, ValueError):
+    """A value is wrong. Nothing was changed."""
+
+
+class NotFound(SandboxError, LookupError):
+    """What was named is not there."""
+
+    # LookupError's children print the repr of their argument; a message should read as one.
+    __str__ = Exception.__str__
+
+
+class AlreadyExists(SandboxError):
+    """What was to be made is there already."""
+
+
+class FailedPrecondition(SandboxError):
+    """The call is right, the state is not. Nothing was changed."""
+
+
+class DeadlineExceeded(SandboxError, TimeoutError):
+    """The time given was not enough."""
+
+
+class ResourceExhausted(SandboxError):
+    """A limit was reached."""
+
+
+class Unimplemented(SandboxError):
+    """Known, and not offered here."""
+
+
+class Unavailable(SandboxError, ConnectionError):
+    """The machine, or the way to it, is gone."""
+
+
+class ProtocolError(SandboxError):
+    """The other side broke a protocol."""
+
+
+class RemoteError(SandboxError):
+    """A status of the agent that has no class of its own.
+
+    ``code`` is its number in google.rpc.Code, ``details`` what it carried beside the message.
+    """
+
+    def __init__(self, message: str, code: int, details: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details
+
+
+class ProcessFailed(SandboxError, subprocess.CalledProcessError):
+    """A command run with ``check=True`` ended with a status other than 0.
+
+    ``returncode``, ``cmd``, ``stdout`` and ``stderr`` are those of ``subprocess.CalledProcessError``.
+    """
+
+    __str__ = subprocess.CalledProcessError.__str__
+
+
+# google.rpc.Code, as ttrpc carries it. The only table between status codes and classes.
+_BY_CODE: dict[int, type[SandboxError]] = {
+    3: InvalidArgument,
+    4: DeadlineExceeded,
+    5: NotFound,
+    6: AlreadyExists,
+    8: ResourceExhausted,
+    9: FailedPrecondition,
+    12: Unimplemented,
+    14: Unavailable,
+}
+
+
+def from_status(code: int, message: str, details: tuple[Any, ...] = ()) -> SandboxError:
+    """Return the error for a google.rpc status; a code without a class of its own becomes a RemoteError."""
+    cls = _BY_CODE.get(code)
+    if cls is None:
+        return RemoteError(message, code, details)
+    return cls(message)
