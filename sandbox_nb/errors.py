@@ -15,6 +15,9 @@
     ├── RemoteError                             any other status of the agent, kept whole
     └── ProcessFailed        (CalledProcessError)  a checked command ended with an error
 
+    DeadlineExceeded
+    └── ProcessTimedOut      (TimeoutExpired)   a command took longer than it was given
+
 Each message says what was wrong, with which value, and what to do. Where a class has a builtin cousin
 it is one too, so ``except TimeoutError`` works as people expect.
 """
@@ -31,6 +34,7 @@ __all__ = [
     "InvalidArgument",
     "NotFound",
     "ProcessFailed",
+    "ProcessTimedOut",
     "ProtocolError",
     "RemoteError",
     "ResourceExhausted",
@@ -103,6 +107,16 @@ class ProcessFailed(SandboxError, subprocess.CalledProcessError):
     """
 
     __str__ = subprocess.CalledProcessError.__str__
+
+
+class ProcessTimedOut(DeadlineExceeded, subprocess.TimeoutExpired):
+    """A command took longer than its ``timeout=``; it was killed.
+
+    ``cmd``, ``timeout``, and what it had written until then, ``stdout`` and ``stderr``, are those of
+    ``subprocess.TimeoutExpired``.
+    """
+
+    __str__ = subprocess.TimeoutExpired.__str__
 
 
 # google.rpc.Code, as ttrpc carries it. The only table between status codes and classes.

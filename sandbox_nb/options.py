@@ -1,0 +1,302 @@
+"""What a sandbox is made of: the options, their defaults, and what is wrong with them.
+
+This is the only list of options. A keyword of ``Sandbox.start``, a key of a configuration file and a flag of
+``sandbox-nb`` or ``%sandbox`` share the name, the default and the help text written here.
+
+Names and meanings of ``Disk``, ``Filesystem``, ``NIC``, ``DiskFlags``, ``NetworkMode`` and the ``with_*``
+functions follow the reference interface (containerd's nerdbox, package ``sandbox``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sandbox_nb.errors import InvalidArgument
+
+__all__ = [
+    "NIC",
+    "Disk",
+    "DiskFlags",
+    "Filesystem",
+    "NetworkMode",
+    "Option",
+    "Options",
+    "UserNIC",
+    "with_disk",
+    "with_fs",
+    "with_init_args",
+    "with_nic",
+    "with_resources",
+    "with_state_dir",
+]
+
+MAX_CPU = 255
+"""q35 without an IOMMU addresses 255 processors."""
+
+MIN_MEMORY = 96
+"""MiB below which Debian's generic kernel and our initrd do not boot reliably."""
+
+DEFAULT_CPU = 1
+DEFAULT_MEMORY = 256
+
+
+class DiskFlags(enum.IntFlag):
+    """How a disk is opened."""
+
+    NONE = 0
+    READONLY = 1
+    VMDK = 2
+
+
+class NetworkMode(enum.IntEnum):
+    """How frames travel over a NIC's UNIX socket: one a datagram, or each behind its length on a stream."""
+
+    UNIXGRAM = 0
+    UNIXSTREAM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk image of the host as a virtio block device.
+
+    ``block_id`` is its serial number in the guest (``/dev/disk/by-id/virtio-<block_id>``), ``mount_path`` the
+    image on the host.
+    """
+
+    block_id: str
+    mount_path: str | os.PathLike[str]
+    flags: DiskFlags = DiskFlags.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Filesystem:
+    """A folder of the host (``mount_path``), shared with the guest under ``tag``."""
+
+    tag: str
+    mount_path: str | os.PathLike[str]
+    readonly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NIC:
+    """A network card whose frames go through the UNIX socket ``endpoint`` of the host.
+
+    ``features`` is a mask of virtio-net feature bits, ``flags`` of implementation flags.
+    """
+
+    endpoint: str | os.PathLike[str]
+    mac: str | None = None
+    mode: NetworkMode = NetworkMode.UNIXGRAM
+    features: int = 0
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UserNIC:
+    """A network card on QEMU's user-mode network: no root, outgoing connections through the host.
+
+    ``forward`` maps ports of the host's loopback to ports of the guest, ``restrict`` cuts the guest off from
+    everything but these.
+    """
+
+    forward: Mapping[int, int] = field(default_factory=dict)
+    restrict: bool = False
+
+
+def _option(
+    default: Any, text: str, *, metavar: str | None = None, choices: Sequence[str] = (), alias: str = ""
+) -> Any:
+    """Declare an option: its default, and what the command line and the magics say of it."""
+    metadata = {"help": text, "metavar": metavar, "choices": tuple(choices), "alias": alias}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Everything that can be said about a machine before it starts.
+
+    ``cpu`` and ``memory`` come together or not at all; neither given means 1 processor and 256 MiB.
+    Build one with keywords, or by applying ``with_*`` options to the default with :meth:`applying`.
+    """
+
+    cpu: int | None = _option(
+        None, "virtual processors, 1 to 255; goes with --memory", metavar="N", alias="cpus"
+    )
+    memory: int | None = _option(None, "memory in MiB; goes with --cpu", metavar="MIB")
+    image: str = _option("base", "guest image: base (busybox) or python", metavar="NAME")
+    accel: str = _option(
+        "auto", "accelerator: auto proves KVM and falls back to emulation", choices=("auto", "kvm", "tcg")
+    )
+    network: str = _option(
+        "none", "network: none, or user for QEMU's user-mode network", choices=("none", "user")
+    )
+    disks: tuple[Disk, ...] = field(default=())
+    filesystems: tuple[Filesystem, ...] = field(default=())
+    nics: tuple[NIC | UserNIC, ...] = field(default=())
+    init_args: tuple[str | bytes, ...] = field(default=())
+    state_dir: str | os.PathLike[str] | None = _option(
+        None, "folder for logs and the console file, kept; a private temporary one otherwise", metavar="DIR"
+    )
+    kernel: str | os.PathLike[str] | None = _option(
+        None, "kernel to boot instead of the image's", metavar="FILE"
+    )
+    modules: str | os.PathLike[str] | None = _option(None, "folder of that kernel's modules", metavar="DIR")
+    busybox: str | os.PathLike[str] | None = _option(
+        None, "static busybox to put in the image", metavar="FILE"
+    )
+    rootfs: str | os.PathLike[str] | None = _option(
+        None, "root file system: a folder, or an erofs, squashfs or ext4 image", metavar="PATH"
+    )
+
+    def applying(self, options: Sequence[Option], keywords: Mapping[str, Any] | None = None) -> Options:
+        """Return these options with ``options`` applied in order, then ``keywords`` by name.
+
+        Raises InvalidArgument for what is no option, and for a keyword that does not exist.
+        """
+        result = self
+        for option in options:
+            if not callable(option):
+                raise InvalidArgument(f"{option!r} is no option; options are made by with_disk, with_nic, …")
+            result = option(result)
+        known = {f.name for f in dataclasses.fields(Options)}
+        for name in keywords or ():
+            if name not in known:
+                raise InvalidArgument(f"there is no option {name!r}; there are {', '.join(sorted(known))}")
+        return dataclasses.replace(result, **_tuples(keywords or {})).checked()
+
+    def checked(self) -> Options:
+        """Return these options, or raise InvalidArgument naming the first that cannot be meant.
+
+        Only what can be judged without looking at the host is judged here.
+        """
+        self._check_resources()
+        self._check_choices()
+        for argument in self.init_args:
+            _check_init_arg(argument)
+        _check_each("disks", self.disks, Disk)
+        _check_each("filesystems", self.filesystems, Filesystem)
+        _check_each("nics", self.nics, (NIC, UserNIC))
+        return self
+
+    @property
+    def cpu_count(self) -> int:
+        """The processors the machine gets."""
+        return DEFAULT_CPU if self.cpu is None else self.cpu
+
+    @property
+    def memory_mib(self) -> int:
+        """The memory the machine gets, in MiB."""
+        return DEFAULT_MEMORY if self.memory is None else self.memory
+
+    @property
+    def init_args_bytes(self) -> list[bytes]:
+        """The caller's arguments for the agent as bytes."""
+        return [os.fsencode(argument) for argument in self.init_args]
+
+    def _check_resources(self) -> None:
+        if (self.cpu is None) != (self.memory is None):
+            given, missing = ("cpu", "memory") if self.memory is None else ("memory", "cpu")
+            raise InvalidArgument(f"{given}={getattr(self, given)} without {missing}: give both, or neither")
+        if self.cpu is None or self.memory is None:
+            return
+        if not _is_int(self.cpu) or not 1 <= self.cpu <= MAX_CPU:
+            raise InvalidArgument(f"cpu={self.cpu!r}: a whole number from 1 to {MAX_CPU} is needed")
+        if not _is_int(self.memory) or self.memory < MIN_MEMORY:
+            raise InvalidArgument(f"memory={self.memory!r}: at least {MIN_MEMORY} (MiB) is needed to boot")
+        if self.memory > (available := _host_memory_mib()):
+            raise InvalidArgument(f"memory={self.memory}: this host has {available} MiB")
+
+    def _check_choices(self) -> None:
+        for option in dataclasses.fields(self):
+            choices = option.metadata.get("choices")
+            if choices and getattr(self, option.name) not in choices:
+                raise InvalidArgument(
+                    f"{option.name}={getattr(self, option.name)!r}: choose {' or '.join(choices)}"
+                )
+        if not isinstance(self.image, str) or not self.image:
+            raise InvalidArgument(f"image={self.image!r}: the name of an image is needed")
+
+
+Option = Callable[[Options], Options]
+"""What ``with_disk`` and its like return: a change to the options."""
+
+
+def with_disk(block_id: str, mount_path: str | os.PathLike[str], flags: DiskFlags = DiskFlags.NONE) -> Option:
+    """Add a disk."""
+    disk = Disk(block_id, mount_path, flags)
+    return lambda options: dataclasses.replace(options, disks=(*options.disks, disk))
+
+
+def with_fs(tag: str, mount_path: str | os.PathLike[str], *, readonly: bool = False) -> Option:
+    """Share a folder."""
+    share = Filesystem(tag, mount_path, readonly)
+    return lambda options: dataclasses.replace(options, filesystems=(*options.filesystems, share))
+
+
+def with_nic(
+    endpoint: str | os.PathLike[str],
+    mac: str | None = None,
+    mode: NetworkMode = NetworkMode.UNIXGRAM,
+    features: int = 0,
+    flags: int = 0,
+) -> Option:
+    """Add a network card."""
+    nic = NIC(endpoint, mac, mode, features, flags)
+    return lambda options: dataclasses.replace(options, nics=(*options.nics, nic))
+
+
+def with_resources(cpu: int, memory: int) -> Option:
+    """Set the number of processors and the memory in MiB."""
+    return lambda options: dataclasses.replace(options, cpu=cpu, memory=memory)
+
+
+def with_init_args(*arguments: str | bytes) -> Option:
+    """Add arguments for the guest's init, the agent."""
+    return lambda options: dataclasses.replace(options, init_args=(*options.init_args, *arguments))
+
+
+def with_state_dir(path: str | os.PathLike[str]) -> Option:
+    """Keep logs and the console file in a folder of the caller's."""
+    return lambda options: dataclasses.replace(options, state_dir=path)
+
+
+def _tuples(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists are what people write in a call; a frozen Options holds tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in keywords.items()}
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_each(name: str, values: object, kinds: type | tuple[type, ...]) -> None:
+    if not isinstance(values, tuple):
+        raise InvalidArgument(f"{name}={values!r}: a list is needed")
+    for value in values:
+        if not isinstance(value, kinds):
+            names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+            raise InvalidArgument(f"{name} has {value!r}, which is no {names}")
+
+
+def _check_init_arg(argument: object) -> None:
+    if not isinstance(argument, (str, bytes)):
+        raise InvalidArgument(f"init_args has {argument!r}, which is neither text nor bytes")
+    if b"\0" in os.fsencode(argument):
+        raise InvalidArgument(f"init_args has {argument!r}: an argument cannot hold a NUL byte")
+
+
+def _host_memory_mib() -> int:
+    """The host's memory in MiB, or what the control group leaves of it where that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int((Path("/sys/fs/cgroup") / name).read_text()))
+        except (OSError, ValueError):  # no such controller, or "max"
+            continue
+    return min(limits) >> 20
