@@ -1,0 +1,155 @@
+"""Which accelerator really works here, and why.
+
+``/dev/kvm`` may exist, open and answer, and still be unable to run a guest (nested and para-virtual hosts):
+QEMU aborts, or the guest hangs before its first message. So KVM is believed when the probe, a tiny kernel of
+ours that enters long mode, has run under it; the verdict is remembered for this boot of the host, this QEMU
+and this device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import grp
+import hashlib
+import json
+import os
+import pwd
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sandbox_nb.errors import FailedPrecondition
+from sandbox_nb.vm import command
+from sandbox_nb.vm.process import Child
+
+KVM = Path("/dev/kvm")
+
+PROBE_TIMEOUT = 1.8
+"""Seconds. A probe that works takes 0.1; the promise is that a broken KVM costs at most 2, once."""
+
+PROBE_STATUS = 0x2A << 1 | 1
+"""What isa-debug-exit makes of the probe's magic byte. QEMU itself ends with 0, 1 or a signal."""
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """``name`` is QEMU's (kvm, tcg), ``reason`` says why it was chosen, ``remedy`` how to get KVM."""
+
+    name: str
+    reason: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason}{'; ' + self.remedy if self.remedy else ''})"
+
+
+async def choose(requested: str, *, qemu: Path, probe: Path, guard: Path, cache: Path) -> Accelerator:
+    """Return the accelerator for ``requested`` (auto, kvm, tcg); verdicts are kept in the folder ``cache``.
+
+    Raises FailedPrecondition when KVM was asked for by name and does not work.
+    """
+    if requested == "tcg":
+        return Accelerator("tcg", "asked for")
+    verdict = access_verdict(KVM) or await _proven(qemu=qemu, probe=probe, guard=guard, cache=cache)
+    if requested == "kvm" and verdict.name != "kvm":
+        raise FailedPrecondition(f"accel='kvm' does not work here: {verdict.reason}. {verdict.remedy}")
+    return verdict
+
+
+def access_verdict(device: Path) -> Accelerator | None:
+    """Say why ``device`` cannot be used at all, or return None when it opens."""
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return Accelerator(
+                "tcg",
+                f"{device} is missing",
+                "enable virtualisation in the firmware, load kvm_intel or kvm_amd",
+            )
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return _no_permission(device)
+        return Accelerator("tcg", f"{device} does not open: {error.strerror}", "load kvm_intel or kvm_amd")
+    return None
+
+
+def _no_permission(device: Path) -> Accelerator:
+    group, user = _group_name(device.stat().st_gid), _user_name()
+    if user in _members(group):
+        return Accelerator(
+            "tcg", f"your membership of the group {group} is not yet effective", "log out and in again"
+        )
+    return Accelerator(
+        "tcg", f"no permission for {device}", f"sudo usermod -aG {group} {user}, then log in again"
+    )
+
+
+async def _proven(*, qemu: Path, probe: Path, guard: Path, cache: Path) -> Accelerator:
+    record = cache / f"kvm-{_verdict_key(qemu)}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Accelerator(**json.loads(record.read_text()))
+    verdict = await run_probe("kvm", qemu=qemu, probe=probe, guard=guard)
+    # A cache that cannot be written costs the next start a probe, nothing more.
+    with contextlib.suppress(OSError):
+        _write_atomically(record, json.dumps(asdict(verdict)))
+    return verdict
+
+
+async def run_probe(accel: str, *, qemu: Path, probe: Path, guard: Path) -> Accelerator:
+    """Run guest code under ``accel`` and say whether it ran."""
+    child = Child.spawn(command.probe_argv(qemu, accel, probe), name="accelerator probe", guard=guard)
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            status = await child.wait()
+    except TimeoutError:
+        return _broken(accel, f"guest code did not run within {PROBE_TIMEOUT:g} s")
+    finally:
+        child.kill()
+        await child.wait()
+    if status == PROBE_STATUS:
+        return Accelerator(accel, "proven by running guest code")
+    return _broken(accel, child.log.tail(1) or f"QEMU ended with status {status}")
+
+
+def _broken(accel: str, detail: str) -> Accelerator:
+    return Accelerator(
+        "tcg", f"/dev/{accel} is there but cannot run a guest: {detail}", "no remedy from inside this host"
+    )
+
+
+def _verdict_key(qemu: Path) -> str:
+    """A key for this boot of the host, this QEMU binary and this device; any change asks for a new proof."""
+    binary, device = qemu.stat(), KVM.stat()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    parts = (boot, str(qemu), binary.st_size, binary.st_mtime_ns, device.st_ino, device.st_ctime_ns)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(text)
+    Path(file.name).replace(path)
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _members(group: str) -> list[str]:
+    try:
+        return grp.getgrnam(group).gr_mem
+    except KeyError:
+        return []
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

@@ -1,0 +1,62 @@
+"""The guest's serial console: the last of it in memory, the first of it in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+
+from sandbox_nb.vm.ring import Ring
+
+FILE_LIMIT = 16 * 1024 * 1024
+"""Bytes of console kept on disk. A guest can write without end; a disk is not without end."""
+
+
+class Console:
+    """Reads one end of a socket pair whose other end QEMU's serial port holds.
+
+    Belongs to the event loop in which it was made.
+    """
+
+    def __init__(self, sock: socket.socket, path: Path) -> None:
+        """Write to ``path``, which is made anew. Raises OSError when it cannot be."""
+        self.ring = Ring()
+        self.path = path
+        self._sock = sock
+        self._sock.setblocking(False)
+        self._file = path.open("wb", buffering=0)
+        self._room = FILE_LIMIT
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._read)
+
+    def close(self) -> None:
+        """Take what is still to be read, then let go of socket and file. Idempotent."""
+        if self._sock.fileno() < 0:
+            return
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while data := self._sock.recv(64 * 1024):
+                self._keep(data)
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        self._file.close()
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(64 * 1024)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if data:
+            self._keep(data)
+        else:
+            self._loop.remove_reader(self._sock)
+
+    def _keep(self, data: bytes) -> None:
+        self.ring.feed(data)
+        if self._room > 0:
+            # A full disk must not take the machine down with it; the ring still has the end.
+            with contextlib.suppress(OSError):
+                self._file.write(data[: self._room])
+            self._room -= len(data)

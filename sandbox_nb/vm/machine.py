@@ -1,0 +1,221 @@
+"""One running QEMU: spawn it, speak QMP with it, plug devices into it, and know at once when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Awaitable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from sandbox_nb.errors import FailedPrecondition, NotFound, ResourceExhausted, SandboxError, Unavailable
+from sandbox_nb.vm import command
+from sandbox_nb.vm.command import Fds, Spec
+from sandbox_nb.vm.console import Console
+from sandbox_nb.vm.process import Child
+
+logger = logging.getLogger(__name__)
+
+MIN_QEMU = (7, 2)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Logs:
+    """The files a machine writes in its state folder."""
+
+    console: Path
+    qemu: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Logs:
+        """The usual names."""
+        return cls(console=folder / "console.log", qemu=folder / "qemu.log")
+
+
+class Machine:
+    """A QEMU process with its QMP session and its console. Belongs to the event loop it was started in."""
+
+    def __init__(self, child: Child, qmp: QMPClient, console: Console) -> None:
+        self.child = child
+        self.console = console
+        self._qmp = qmp
+        self._free_ports = [f"port{index}" for index in range(command.ROOT_PORTS)]
+        self._shutdown_reason = ""
+        self._events = asyncio.create_task(self._follow_events(), name="qmp-events")
+
+    @classmethod
+    async def spawn(cls, spec: Spec, *, guard: Path, logs: Logs) -> Machine:
+        """Start QEMU and return once it answers QMP; the guest is paused, nothing is plugged.
+
+        Raises Unavailable with QEMU's own words when it ends instead, FailedPrecondition when it is too old.
+        """
+        with ExitStack() as undo, ExitStack() as given_away:
+            ram = _memfd(spec.memory << 20)
+            given_away.callback(os.close, ram)
+            qmp_end, qmp_qemu = _socket_pair(undo, given_away)
+            console_end, console_qemu = _socket_pair(undo, given_away)
+            console = Console(console_end, logs.console)
+            undo.callback(console.close)
+            fds = Fds(ram=ram, qmp=qmp_qemu.fileno(), console=console_qemu.fileno())
+            child = Child.spawn(
+                command.argv(spec, fds),
+                name="QEMU",
+                guard=guard,
+                pass_fds=(fds.ram, fds.qmp, fds.console),
+                log_file=logs.qemu.open("wb", buffering=0),
+            )
+            given_away.close()
+            try:
+                qmp = await _connect_qmp(qmp_end, child)
+            except BaseException:
+                child.kill()
+                await child.wait()
+                raise
+            undo.pop_all()
+        return cls(child, qmp, console)
+
+    async def execute(self, verb: str, arguments: dict[str, Any] | None = None) -> Any:
+        """Send a QMP command and return its answer.
+
+        Raises NotFound or FailedPrecondition when QEMU refuses, Unavailable when QEMU is gone.
+        """
+        return await self._translated(self._qmp.execute(verb, arguments), verb)
+
+    async def plug_vsock(self, path: Path) -> None:
+        """Plug the vsock device whose vhost-user socket is ``path``."""
+        backend = {"type": "socket", "data": {"addr": _unix_address(path), "server": False}}
+        await self.execute("chardev-add", {"id": "vsock-chardev", "backend": backend})
+        await self.plug("vhost-user-vsock-pci", "vsock", chardev="vsock-chardev")
+
+    async def plug_disk(self, name: str, path: Path, *, serial: str) -> None:
+        """Plug the raw image ``path``, read-only, as a virtio disk with the serial number ``serial``."""
+        file = {"driver": "file", "filename": str(path), "read-only": True}
+        node = {"driver": "raw", "node-name": name, "read-only": True, "file": file}
+        await self.execute("blockdev-add", node)
+        await self.plug("virtio-blk-pci", f"{name}-dev", drive=name, serial=serial)
+
+    async def plug(self, driver: str, name: str, **properties: Any) -> None:
+        """Plug a device into a free root port. Raises ResourceExhausted when there is none."""
+        if not self._free_ports:
+            raise ResourceExhausted(
+                f"no root port is free for {name}: {command.ROOT_PORTS} devices are the most"
+            )
+        port = self._free_ports.pop(0)
+        try:
+            await self.execute("device_add", {"driver": driver, "id": name, "bus": port, **properties})
+        except BaseException:
+            self._free_ports.insert(0, port)
+            raise
+
+    async def resume(self) -> None:
+        """Let the guest run."""
+        await self.execute("cont")
+
+    async def wait_gone(self) -> Unavailable:
+        """Wait until QEMU has ended; return the error that tells why."""
+        status = await self.child.wait()
+        await self._end_session()
+        # The console still holds the guest's last words.
+        self.console.close()
+        return Unavailable(obituary(self._shutdown_reason, status, self.child, self.console))
+
+    async def close(self) -> None:
+        """End QEMU, politely if it listens, and let go of everything. Idempotent."""
+        try:
+            with contextlib.suppress(SandboxError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.execute("quit")
+        finally:
+            await self.child.stop()
+            await self._end_session()
+            self.console.close()
+
+    async def _follow_events(self) -> None:
+        event: Any
+        async for event in self._qmp.events:
+            logger.debug("QMP event %s", event)
+            if event["event"] == "SHUTDOWN":
+                self._shutdown_reason = event["data"]["reason"]
+
+    async def _end_session(self) -> None:
+        with contextlib.suppress(QMPError, EOFError, OSError):
+            await self._qmp.disconnect()
+        self._events.cancel()
+        await asyncio.gather(self._events, return_exceptions=True)
+
+    async def _translated(self, answer: Awaitable[T], verb: str) -> T:
+        """The only translator of QMP's errors."""
+        try:
+            return await answer
+        except ExecuteError as error:
+            kind = NotFound if error.error_class == "DeviceNotFound" else FailedPrecondition
+            raise kind(f"QEMU refused {verb}: {error}") from error
+        except (QMPError, EOFError, OSError) as error:
+            raise Unavailable(f"QEMU is gone: {verb} was not answered") from error
+
+
+def obituary(reason: str, status: int, child: Child, console: Console | None = None) -> str:
+    """Say why a QEMU ended: its shutdown reason or exit status, its last words, the console's last lines."""
+    why = {
+        "guest-shutdown": "the guest powered itself off",
+        "guest-reset": "the guest reset itself; a kernel panic does that",
+        "guest-panic": "the guest's kernel panicked",
+        "host-signal": "a signal ended QEMU",
+    }.get(reason) or _exit_words(status)
+    parts = [f"the machine is gone: {why}"]
+    if words := child.log.tail(5).strip():
+        parts.append(f"QEMU said: {words}")
+    if console is not None and (tail := console.ring.tail().strip()):
+        parts.append(f"console, last lines:\n{tail}")
+    return "\n".join(parts)
+
+
+def _exit_words(status: int) -> str:
+    return f"signal {status - 128} ended QEMU" if status > 128 else f"QEMU ended with status {status}"
+
+
+async def _connect_qmp(sock: socket.socket, child: Child) -> QMPClient:
+    """Negotiate QMP over ``sock``, which QEMU inherited the other end of."""
+    qmp = QMPClient("sandbox_nb")
+    try:
+        await qmp.connect(sock)
+    except (QMPError, EOFError, OSError) as error:
+        status = await child.wait()
+        raise Unavailable(obituary("", status, child)) from error
+    assert qmp.greeting is not None
+    version: Any = qmp.greeting.QMP.version["qemu"]
+    if (found := (version["major"], version["minor"])) < MIN_QEMU:
+        await qmp.disconnect()
+        raise FailedPrecondition(
+            f"QEMU {found[0]}.{found[1]} is too old: {MIN_QEMU[0]}.{MIN_QEMU[1]} or newer is needed, "
+            "as in Debian 12 or Ubuntu 24.04"
+        )
+    return qmp
+
+
+def _memfd(size: int) -> int:
+    """The guest's RAM: shared with the vsock device, bound by no /dev/shm, and gone with its last user."""
+    fd = os.memfd_create("sandbox_nb-ram")
+    os.ftruncate(fd, size)
+    return fd
+
+
+def _socket_pair(undo: ExitStack, given_away: ExitStack) -> tuple[socket.socket, socket.socket]:
+    """A pair of which the first end is ours until all went well, the second QEMU's once it runs."""
+    ours, theirs = socket.socketpair()
+    undo.callback(ours.close)
+    given_away.callback(theirs.close)
+    return ours, theirs
+
+
+def _unix_address(path: Path) -> dict[str, Any]:
+    return {"type": "unix", "data": {"path": str(path)}}
