@@ -116,6 +116,10 @@ class ProcessTimedOut(DeadlineExceeded, subprocess.TimeoutExpired):
     ``subprocess.TimeoutExpired``.
     """
 
+    def __init__(self, cmd: Any, timeout: float, output: Any = None, stderr: Any = None) -> None:
+        # Said outright: OSError, a base of TimeoutError, would read these as errno and file name.
+        subprocess.TimeoutExpired.__init__(self, cmd, timeout, output, stderr)
+
     __str__ = subprocess.TimeoutExpired.__str__
 
 

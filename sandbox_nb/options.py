@@ -125,17 +125,13 @@ class Options:
     Build one with keywords, or by applying ``with_*`` options to the default with :meth:`applying`.
     """
 
-    cpu: int | None = _option(
-        None, "virtual processors, 1 to 255; goes with --memory", metavar="N", alias="cpus"
-    )
+    cpu: int | None = _option(None, "virtual processors, 1 to 255; goes with --memory", metavar="N", alias="cpus")
     memory: int | None = _option(None, "memory in MiB; goes with --cpu", metavar="MIB")
     image: str = _option("base", "guest image: base (busybox) or python", metavar="NAME")
     accel: str = _option(
         "auto", "accelerator: auto proves KVM and falls back to emulation", choices=("auto", "kvm", "tcg")
     )
-    network: str = _option(
-        "none", "network: none, or user for QEMU's user-mode network", choices=("none", "user")
-    )
+    network: str = _option("none", "network: none, or user for QEMU's user-mode network", choices=("none", "user"))
     disks: tuple[Disk, ...] = field(default=())
     filesystems: tuple[Filesystem, ...] = field(default=())
     nics: tuple[NIC | UserNIC, ...] = field(default=())
@@ -143,13 +139,9 @@ class Options:
     state_dir: str | os.PathLike[str] | None = _option(
         None, "folder for logs and the console file, kept; a private temporary one otherwise", metavar="DIR"
     )
-    kernel: str | os.PathLike[str] | None = _option(
-        None, "kernel to boot instead of the image's", metavar="FILE"
-    )
+    kernel: str | os.PathLike[str] | None = _option(None, "kernel to boot instead of the image's", metavar="FILE")
     modules: str | os.PathLike[str] | None = _option(None, "folder of that kernel's modules", metavar="DIR")
-    busybox: str | os.PathLike[str] | None = _option(
-        None, "static busybox to put in the image", metavar="FILE"
-    )
+    busybox: str | os.PathLike[str] | None = _option(None, "static busybox to put in the image", metavar="FILE")
     rootfs: str | os.PathLike[str] | None = _option(
         None, "root file system: a folder, or an erofs, squashfs or ext4 image", metavar="PATH"
     )

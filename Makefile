@@ -1,0 +1,60 @@
+# Thin on purpose: each line is a command anyone could type. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := hatch_build.py $(wildcard sandbox_nb/guest/agent/*)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo lab test soak check format protos bench clean
+
+help:            ## this list
+	@sed -nE 's/^([a-z-]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(VENV)/.setup ## what the demo needs: system packages when missing, .venv, guest image
+	$(BIN)/sandbox-nb image build base
+
+setup-dev: setup $(VENV)/.setup-dev ## what the tests need on top: browser, Go, network and disk tools
+	$(BIN)/sandbox-nb image build python
+
+$(VENV)/.setup: pyproject.toml scripts/system-packages $(NATIVE)
+	scripts/system-packages run
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python scripts/install.py lab
+	touch $@
+
+$(VENV)/.setup-dev: $(VENV)/.setup
+	scripts/system-packages dev
+	$(BIN)/python scripts/install.py dev
+	touch $@
+
+demo: setup      ## a notebook starts a real machine, runs commands in it, stops it; its output is printed
+	$(BIN)/python scripts/demo.py notebooks/quickstart.ipynb
+
+lab: setup       ## JupyterLab with the notebooks
+	$(BIN)/jupyter lab notebooks
+
+test: setup-dev  ## all tests, those with machines and browsers included
+	$(BIN)/pytest -m "not soak"
+
+soak: setup-dev  ## the long tests
+	$(BIN)/pytest -m soak --timeout 3600
+
+check: setup-dev ## lint, types, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/protos.py --check
+
+format:          ## put the code into form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: setup-dev ## regenerate the modules made from .proto files
+	$(BIN)/python scripts/protos.py
+
+bench: setup-dev ## measure
+	$(BIN)/sandbox-nb bench
+
+clean:           ## remove what was built, but for the cached images
+	rm -rf $(VENV) build dist sandbox_nb/_bin

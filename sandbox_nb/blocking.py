@@ -1,0 +1,313 @@
+"""Sandbox: the verbs of AsyncSandbox for people who do not await.
+
+All blocking sandboxes of a process live on one event loop in a thread of its own. So a call is safe in a
+notebook, whose own loop is running, as in a script, a thread or a call-back; and a call that blocks does not
+keep the other machines from being looked after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import io
+import os
+import queue
+import signal
+import socket
+import threading
+import weakref
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast, overload
+
+from sandbox_nb.errors import FailedPrecondition, SandboxError
+from sandbox_nb.guest.proto.system_pb2 import InfoResponse
+from sandbox_nb.launch import Boot, Progress
+from sandbox_nb.options import Option, Options
+from sandbox_nb.process import Command, Completed, Echo, RawProcess, Sink
+from sandbox_nb.sandbox import AsyncSandbox, State
+from sandbox_nb.ttrpc import Client
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+__all__ = ["Process", "Sandbox", "run_blocking"]
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a daemon thread, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start ``work`` on the loop. Raises FailedPrecondition when called from it: waiting would never end."""
+        loop = self._running()
+        with contextlib.suppress(RuntimeError):
+            if asyncio.get_running_loop() is loop:
+                work.close()
+                raise FailedPrecondition("a blocking call on sandbox_nb's own event loop; use AsyncSandbox there")
+        return asyncio.run_coroutine_threadsafe(work, loop)
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            # A forked child has the loop's memory, and not its thread.
+            if self._loop is None or self._pid != os.getpid():
+                self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
+                threading.Thread(target=self._loop.run_forever, name="sandbox_nb", daemon=True).start()
+            return self._loop
+
+
+_LOOP = _Loop()
+
+
+def run_blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` on the background loop and return its result.
+
+    An interrupt (Ctrl-C, the notebook's stop button) cancels the work, waits until it has cleaned up after itself,
+    and goes on.
+    """
+    future = _LOOP.submit(work)
+    with _cancelled_on_interrupt(future):
+        return future.result()
+
+
+@contextlib.contextmanager
+def _cancelled_on_interrupt(future: Future[Any]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if not future.done():
+            finished = threading.Event()
+            future.add_done_callback(lambda _: finished.set())
+            future.cancel()
+            finished.wait()
+        raise
+
+
+class Sandbox:
+    """A virtual machine.
+
+    As a context manager it starts nothing, and guarantees the stop; ``Sandbox.started`` starts too::
+
+        with Sandbox.started(cpu=2, memory=512) as sb:
+            print(sb.run("uname -a").stdout)
+
+    Every verb is the one of the same name of AsyncSandbox, described there.
+    """
+
+    def __init__(self, name: str = "sandbox") -> None:
+        self.asynchronous = AsyncSandbox(name)
+        _ALL.add(self)
+
+    @classmethod
+    def started(
+        cls, *options: Option, name: str = "sandbox", timeout: float | None = None, **keywords: Any
+    ) -> Sandbox:
+        """Make a sandbox and start it."""
+        sandbox = cls(name)
+        sandbox.start(*options, timeout=timeout, **keywords)
+        return sandbox
+
+    def start(
+        self, *options: Option, timeout: float | None = None, progress: Progress | None = None, **keywords: Any
+    ) -> None:
+        """Start the machine."""
+        run_blocking(self.asynchronous.start(*options, timeout=timeout, progress=progress, **keywords))
+
+    def stop(self, **keywords: Any) -> None:
+        """Power the guest off, and end it by force when it has not in time."""
+        run_blocking(self.asynchronous.stop(**keywords))
+
+    def client(self) -> Client:
+        """A ttrpc client to the agent. It lives on the background loop: await its calls with ``run_blocking``."""
+        return run_blocking(self.asynchronous.client())
+
+    def start_stream(self, identity: str, *, timeout: float | None = 30.0) -> socket.socket:
+        """Open a raw byte stream under a one-time id and return its connected, blocking socket."""
+        sock = run_blocking(self.asynchronous.open_stream(identity, timeout=timeout))
+        sock.setblocking(True)
+        return sock
+
+    @overload
+    def run(self, command: Command, *, text: Literal[True] = True, **keywords: Any) -> Completed[str]: ...
+
+    @overload
+    def run(self, command: Command, *, text: Literal[False], **keywords: Any) -> Completed[bytes]: ...
+
+    def run(self, command: Command, *, stream: bool | Sink = False, **keywords: Any) -> Completed[Any]:
+        """Run a command to its end and return how it ended, with all its output.
+
+        With ``stream`` the echo, or the function given, runs in the calling thread.
+        """
+        if not stream:
+            return run_blocking(self.asynchronous.run(command, **keywords))
+        sink: Sink = Echo() if stream is True else stream
+        pieces: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        work = self.asynchronous.run(command, stream=lambda number, data: pieces.put((number, data)), **keywords)
+        future = _LOOP.submit(work)
+        future.add_done_callback(lambda _: pieces.put(None))
+        with _cancelled_on_interrupt(future):
+            while (piece := pieces.get()) is not None:
+                sink(*piece)
+            return future.result()
+
+    def popen(self, command: Command, **keywords: Any) -> Process:
+        """Start a command and return it running."""
+        return Process(run_blocking(self.asynchronous.spawn(command, **keywords)))
+
+    def read(self, path: str | os.PathLike[str]) -> bytes:
+        """The bytes of a file in the guest."""
+        return run_blocking(self.asynchronous.read(path))
+
+    def write(self, path: str | os.PathLike[str], data: bytes | str, *, mode: int = 0) -> None:
+        """Make a file in the guest, or replace its content, all at once."""
+        run_blocking(self.asynchronous.write(path, data, mode=mode))
+
+    def info(self) -> InfoResponse:
+        """The agent's version and the guest's kernel."""
+        return run_blocking(self.asynchronous.info())
+
+    @property
+    def name(self) -> str:
+        """Its name, which is also the guest's host name."""
+        return self.asynchronous.name
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return self.asynchronous.state
+
+    @property
+    def options(self) -> Options:
+        """What it was last started with."""
+        return self.asynchronous.options
+
+    @property
+    def boot(self) -> Boot:
+        """How the machine came up."""
+        return self.asynchronous.boot
+
+    @property
+    def console(self) -> str:
+        """The last lines of the guest's console."""
+        return self.asynchronous.console
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        run_blocking(self.asynchronous.__aexit__(*exc_info))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.state.value}>"
+
+
+class Process:
+    """A process in the guest with its pipes as binary files: what ``Sandbox.popen`` returns.
+
+    ``stdin`` is written (and flushed, or closed), ``stdout`` and ``stderr`` are read; None where it is not a pipe.
+    With a tty, ``stdin`` and ``stdout`` are the two directions of its terminal.
+    """
+
+    def __init__(self, raw: RawProcess) -> None:
+        self._raw = raw
+        self.stdin: BinaryIO | None = None
+        self.stdout: BinaryIO | None = None
+        self.stderr: BinaryIO | None = None
+        for number, sock in raw.sockets.items():
+            sock.setblocking(True)
+            if number == 0 or raw.tty:
+                self.stdin = cast(BinaryIO, _WritePipe(sock))
+            if number == 1:
+                self.stdout = cast(BinaryIO, sock.makefile("rb"))
+            elif number == 2:
+                self.stderr = cast(BinaryIO, sock.makefile("rb"))
+
+    @property
+    def args(self) -> Command:
+        """The command, as it was given."""
+        return self._raw.args
+
+    @property
+    def pid(self) -> int:
+        """Its process id in the guest."""
+        return self._raw.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status once it was waited for; negative: the signal that ended it."""
+        return self._raw.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return ``returncode``. Raises DeadlineExceeded when ``timeout`` seconds pass."""
+        return run_blocking(self._raw.wait(timeout))
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        run_blocking(self._raw.send_signal(number))
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM)."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and every process it started."""
+        run_blocking(self._raw.kill())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell its terminal a new size."""
+        run_blocking(self._raw.resize(rows, columns))
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """End it if it still runs, and close the pipes."""
+        if self.returncode is None:
+            self.kill()
+            self.wait()
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                pipe.close()
+        self._raw.close()
+
+
+class _WritePipe(io.RawIOBase):
+    """The writing direction of a stream socket. Closing it ends that direction alone."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def write(self, data: Buffer, /) -> int:
+        self._sock.sendall(data)
+        return memoryview(data).nbytes
+
+    def close(self) -> None:
+        if not self.closed:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+        super().close()
+
+
+_ALL: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Leave no run folder behind when the interpreter ends. The guards would end the machines anyway."""
+    for sandbox in list(_ALL):
+        if sandbox.state is State.RUNNING:
+            with contextlib.suppress(SandboxError):
+                sandbox.stop(timeout=0.5)

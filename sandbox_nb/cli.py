@@ -1,0 +1,202 @@
+"""``sandbox-nb``: look whether machines can run here, build images, run a command, measure."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, BinaryIO
+
+from sandbox_nb import __version__, grammar
+from sandbox_nb.errors import DeadlineExceeded, SandboxError
+from sandbox_nb.grammar import Parser
+
+if TYPE_CHECKING:
+    from sandbox_nb.blocking import Process
+
+COPY_SIZE = 256 * 1024
+
+EXIT_USAGE = 2
+EXIT_TIMEOUT = 124
+"""As timeout(1)."""
+EXIT_FAILED = 125
+"""The sandbox failed, not the command in it; as ``docker run``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    try:
+        arguments = _parser().parse_args(argv)
+        act: Callable[[argparse.Namespace], int] = arguments.act
+        return act(arguments)
+    except grammar.UsageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except SandboxError as error:
+        print(f"sandbox-nb: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read us has enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="sandbox-nb", description="A real Linux machine in a notebook cell, and on the command line."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="start a machine, run a command in it, stop it")
+    run.add_argument("command", nargs="+", metavar="CMD", help="the command; write -- before it")
+    grammar.add_machine_options(run)
+    grammar.add_command_options(run)
+    run.set_defaults(act=_run)
+
+    doctor = commands.add_parser("doctor", help="say what is there, what is missing, and how to get it")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.set_defaults(act=_doctor)
+
+    _add_image_commands(commands.add_parser("image", help="guest images: build, list, remove"))
+
+    bench = commands.add_parser("bench", help="measure this machine")
+    bench.add_argument("rows", nargs="*", metavar="ROW", help="what to measure; everything when not said")
+    bench.add_argument("--json", action="store_true", help="as JSON")
+    bench.set_defaults(act=_bench)
+    return parser
+
+
+def _add_image_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="build an image")
+    build.add_argument("image", nargs="?", default="base", metavar="NAME", help="base or python")
+    for flag, what in (("kernel", "FILE"), ("modules", "DIR"), ("busybox", "FILE"), ("rootfs", "PATH")):
+        build.add_argument(f"--{flag}", metavar=what, help=f"{flag} to use instead of the packages'")
+    build.set_defaults(act=_image_build)
+    show = commands.add_parser("list", help="list the images built")
+    show.set_defaults(act=_image_list)
+    remove = commands.add_parser("rm", help="remove an image")
+    remove.add_argument("image", metavar="NAME")
+    remove.set_defaults(act=_image_remove)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from sandbox_nb.blocking import Sandbox
+
+    command = grammar.command_options(arguments)
+    timeout = command.pop("timeout")
+    with Sandbox() as sandbox:
+        sandbox.start(progress=show_progress, **grammar.machine_options(arguments))
+        with sandbox.popen(arguments.command, **command) as process:
+            return _relay(process, timeout)
+
+
+def _relay(process: Process, timeout: float | None) -> int:
+    """Carry our standard streams to the guest's process and back; return its exit status as a shell would."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    # Daemons: a terminal we read from does not end when the process does.
+    threading.Thread(target=_copy_input, args=(process.stdin,), daemon=True).start()
+    outputs = [
+        threading.Thread(target=_copy_output, args=(source, sink, process), daemon=True)
+        for source, sink in ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
+    ]
+    for thread in outputs:
+        thread.start()
+    try:
+        status = process.wait(timeout)
+    except DeadlineExceeded as error:
+        print(f"sandbox-nb: {error}", file=sys.stderr)
+        return EXIT_TIMEOUT
+    for thread in outputs:
+        thread.join()
+    return status if status >= 0 else 128 - status
+
+
+def _copy_input(sink: BinaryIO) -> None:
+    # The process may close its input, or end, before ours does.
+    with contextlib.suppress(OSError, ValueError):
+        while data := os.read(sys.stdin.fileno(), COPY_SIZE):
+            sink.write(data)
+    sink.close()
+
+
+def _copy_output(source: BinaryIO, sink: BinaryIO, process: Process) -> None:
+    try:
+        while data := source.read1(COPY_SIZE):  # type: ignore[attr-defined]
+            sink.write(data)
+            sink.flush()
+    except BrokenPipeError:
+        # Our reader has enough: so has the guest's process, as in a pipeline of the host.
+        with contextlib.suppress(SandboxError):
+            process.send_signal(signal.SIGPIPE)
+
+
+def show_progress(stage: str, done: int, total: int) -> None:
+    """Show how far the image is, on standard error, on one line where that is a terminal."""
+    if sys.stderr.isatty():
+        share = f" {100 * done // total:3d} %" if total else ""
+        print(f"\r\033[K{stage}{share}", end="\n" if total and done >= total else "", file=sys.stderr, flush=True)
+    elif done == 0:
+        print(stage, file=sys.stderr, flush=True)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from sandbox_nb import doctor
+
+    findings = doctor.examine()
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.status:4}  {finding.subject}: {finding.detail}")
+            if finding.remedy:
+                print(f"      → {finding.remedy}")
+    return int(any(finding.status == "bad" for finding in findings))
+
+
+def _image_build(arguments: argparse.Namespace) -> int:
+    from sandbox_nb import binaries
+    from sandbox_nb.guest import image
+
+    parts = {name: getattr(arguments, name) for name in ("kernel", "modules", "busybox", "rootfs")}
+    built = image.build(arguments.image, agent=binaries.agent("x86_64"), progress=show_progress, **parts)
+    print(built.folder)
+    return 0
+
+
+def _image_list(arguments: argparse.Namespace) -> int:
+    from sandbox_nb.guest import image
+
+    for found in image.list_images():
+        print(f"{found.name:10} {found.arch:8} {found.release:24} {found.digest[:12]} {found.folder}")
+    return 0
+
+
+def _image_remove(arguments: argparse.Namespace) -> int:
+    from sandbox_nb.guest import image
+
+    for folder in image.remove(arguments.image):
+        print(folder)
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from sandbox_nb import bench
+
+    report = bench.measure(arguments.rows, tell=lambda line: print(line, file=sys.stderr))
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print(bench.table(report))
+    return 0

@@ -1,0 +1,354 @@
+"""Processes in the guest: started, fed, read, waited for and ended; and whole files, which travel the same way."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import functools
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import AnyStr, Generic
+
+from sandbox_nb import streams
+from sandbox_nb.errors import DeadlineExceeded, InvalidArgument, ProcessFailed, ProcessTimedOut, SandboxError
+from sandbox_nb.guest.proto.process_pb2 import (
+    CloseIORequest,
+    KillRequest,
+    PidsRequest,
+    ResizePtyRequest,
+    StartRequest,
+    WaitRequest,
+    WaitResponse,
+    WindowSize,
+)
+from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
+
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "AsyncProcess", "Completed"]
+
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+STDOUT = subprocess.STDOUT
+
+Command = str | Sequence[str | bytes]
+"""A str is for the guest's shell (``sh -c``), a list is argv."""
+
+Sink = Callable[[int, bytes], None]
+"""Takes output as it comes: the file descriptor (1 or 2) and what was written to it."""
+
+OpenStream = Callable[[str], Awaitable[socket.socket]]
+"""Opens the stream of an id and returns its connected, non-blocking socket."""
+
+
+class Echo:
+    """A sink that shows output where ``print`` would, as it comes. Invalid UTF-8 is replaced."""
+
+    def __init__(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")
+        # One for each, since a character may come in two pieces with a piece of the other between them.
+        self._decoders = {1: decoder("replace"), 2: decoder("replace")}
+
+    def __call__(self, number: int, data: bytes) -> None:
+        out = sys.stderr if number == 2 else sys.stdout
+        out.write(self._decoders[number].decode(data))
+        out.flush()
+
+
+class Completed(subprocess.CompletedProcess[AnyStr], Generic[AnyStr]):
+    """How a command ended: ``args``, ``returncode``, ``stdout``, ``stderr``, as in ``subprocess``.
+
+    ``returncode`` is negative when a signal ended it; ``out_of_memory`` says that the guest's kernel did, for
+    want of memory.
+    """
+
+    def __init__(
+        self, args: Command, returncode: int, stdout: AnyStr, stderr: AnyStr, *, out_of_memory: bool = False
+    ) -> None:
+        super().__init__(args, returncode, stdout, stderr)
+        self.out_of_memory = out_of_memory
+
+    def check_returncode(self) -> None:
+        """Raise ProcessFailed unless the command ended with 0."""
+        if self.returncode:
+            raise ProcessFailed(self.returncode, self.args, self.stdout, self.stderr)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is to be started. ``stdin``, ``stdout`` and ``stderr`` are PIPE, DEVNULL or the id of a stream.
+
+    ``tty`` is the size of its terminal, (rows, columns), or None for none.
+    """
+
+    command: Command
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    user: str = ""
+    stdin: int | str = PIPE
+    stdout: int | str = PIPE
+    stderr: int | str = PIPE
+    tty: tuple[int, int] | None = None
+
+    def argv(self) -> list[bytes]:
+        """The arguments as bytes. Raises InvalidArgument when there are none, or one holds a NUL byte."""
+        command = self.command
+        if isinstance(command, str):
+            arguments = [b"sh", b"-c", os.fsencode(command)]
+        elif isinstance(command, Sequence) and not isinstance(command, (bytes, bytearray)):
+            arguments = [os.fsencode(part) for part in command]
+        else:
+            raise InvalidArgument(f"the command {command!r} is neither text nor a list")
+        if not arguments or any(b"\0" in argument for argument in arguments):
+            raise InvalidArgument(f"the command {command!r} is empty or holds a NUL byte")
+        return arguments
+
+    def environment(self) -> list[bytes]:
+        """The environment as KEY=VALUE. Raises InvalidArgument for a name or value that cannot be one."""
+        for name, value in self.env.items():
+            if not name or "=" in name or "\0" in name + str(value):
+                raise InvalidArgument(f"env has {name!r}={value!r}, which cannot be a variable")
+        return [os.fsencode(f"{name}={value}") for name, value in self.env.items()]
+
+
+class RawProcess:
+    """A process in the guest with the sockets of its pipes; what AsyncProcess and Process share.
+
+    ``sockets`` maps 0, 1 and 2 to connected, non-blocking sockets, as far as they are pipes of ours. With a tty
+    there is one, in both directions, under 1.
+    """
+
+    def __init__(self, service: ProcessClient, start: Start, identity: str) -> None:
+        self.args = start.command
+        self.tty = start.tty is not None
+        self.id = identity
+        self.pid = 0
+        self.sockets: dict[int, socket.socket] = {}
+        self._service = service
+        self._waiting: asyncio.Task[WaitResponse] | None = None
+
+    @classmethod
+    async def start(cls, service: ProcessClient, open_stream: OpenStream, start: Start) -> RawProcess:
+        """Open the pipes, start the process. Raises the agent's error, and leaves nothing, when it refuses."""
+        process = cls(service, start, f"p-{secrets.token_hex(8)}")
+        request = StartRequest(
+            id=process.id,
+            args=start.argv(),
+            env=start.environment(),
+            cwd=os.fsencode(start.cwd),
+            user=start.user,
+        )
+        if start.tty is not None:
+            request.tty.CopyFrom(WindowSize(rows=start.tty[0], columns=start.tty[1]))
+        try:
+            await process._open_pipes(request, start, open_stream)
+            process.pid = (await service.start(request)).pid
+            process._watch()
+        except BaseException:
+            process.close()
+            raise
+        return process
+
+    def _watch(self) -> None:
+        # The agent forgets a process once its Wait was answered, so the one call is shared by all who wait, and
+        # goes on when one of them is cancelled.
+        self._waiting = asyncio.ensure_future(self._service.wait(WaitRequest(id=self.id)))
+        # A machine that dies with nobody waiting is not an error nobody retrieved.
+        self._waiting.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    @property
+    def _ended(self) -> WaitResponse | None:
+        task = self._waiting
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return task.result()
+
+    async def _open_pipes(self, request: StartRequest, start: Start, open_stream: OpenStream) -> None:
+        wanted: dict[int, str] = {}
+        for number, (name, value) in enumerate(
+            (("stdin", start.stdin), ("stdout", start.stdout), ("stderr", start.stderr))
+        ):
+            if isinstance(value, str):
+                setattr(request, name, streams.name(value))
+            elif value == PIPE and not (start.tty and number != 1):
+                wanted[number] = f"{self.id}-{number}"
+                setattr(request, name, streams.name(wanted[number]))
+            elif value not in (PIPE, DEVNULL):
+                raise InvalidArgument(f"{name}={value!r}: PIPE, DEVNULL or the id of a stream is needed")
+        if start.tty is not None:
+            request.stdin, request.stderr = request.stdout, ""
+        opened = await asyncio.gather(*map(open_stream, wanted.values()), return_exceptions=True)
+        for number, result in zip(wanted, opened, strict=True):
+            if isinstance(result, socket.socket):
+                self.sockets[number] = result
+        for result in opened:
+            if isinstance(result, BaseException):
+                raise result
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status once it was waited for; negative: the signal that ended it."""
+        if (ended := self._ended) is None:
+            return None
+        return -ended.signal if ended.signal else ended.exit_code
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether the guest's kernel ended it for want of memory."""
+        ended = self._ended
+        return ended is not None and ended.out_of_memory
+
+    async def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return ``returncode``. Raises DeadlineExceeded when ``timeout`` seconds pass."""
+        assert self._waiting is not None
+        done, _ = await asyncio.wait({self._waiting}, timeout=timeout)
+        if not done:
+            raise DeadlineExceeded(f"{describe(self.args)} did not end within {timeout} s")
+        self._waiting.result()
+        assert self.returncode is not None
+        return self.returncode
+
+    async def send_signal(self, number: int, *, whole_group: bool = False) -> None:
+        """Send a signal to it, or to every process it started. Raises NotFound when it is gone."""
+        await self._service.kill(KillRequest(id=self.id, signal=number, all=whole_group))
+
+    async def kill(self) -> None:
+        """End it and every process it started, also those that left its session. Nothing happens if it is gone."""
+        with contextlib.suppress(SandboxError):
+            await self.send_signal(signal.SIGKILL, whole_group=True)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell its terminal a new size."""
+        size = WindowSize(rows=rows, columns=columns)
+        await self._service.resize_pty(ResizePtyRequest(id=self.id, size=size))
+
+    async def close_stdin(self) -> None:
+        """End its standard input, also where that is a stream of the caller's."""
+        await self._service.close_io(CloseIORequest(id=self.id))
+
+    async def pids(self) -> list[int]:
+        """It and the processes it started."""
+        return list((await self._service.pids(PidsRequest(id=self.id))).pids)
+
+    def close(self) -> None:
+        """Close our ends of its pipes. Idempotent."""
+        for sock in self.sockets.values():
+            sock.close()
+
+
+class AsyncProcess:
+    """A process in the guest with its pipes as asyncio streams: what ``AsyncSandbox.popen`` returns.
+
+    ``stdin`` is a StreamWriter, ``stdout`` and ``stderr`` are StreamReaders; None where it is not a pipe. With a
+    tty, ``stdin`` and ``stdout`` are the two directions of its terminal.
+    """
+
+    def __init__(self, raw: RawProcess) -> None:
+        self.raw = raw
+        self.stdin: asyncio.StreamWriter | None = None
+        self.stdout: asyncio.StreamReader | None = None
+        self.stderr: asyncio.StreamReader | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @classmethod
+    async def wrap(cls, raw: RawProcess) -> AsyncProcess:
+        """Put streams on the sockets of ``raw``."""
+        process = cls(raw)
+        for number, sock in raw.sockets.items():
+            reader, writer = await asyncio.open_connection(sock=sock, limit=streams.READ_SIZE)
+            process._writers.append(writer)
+            if number == 0 or raw.tty:
+                process.stdin = writer
+            if number == 1:
+                process.stdout = reader
+            elif number == 2:
+                process.stderr = reader
+        return process
+
+    @property
+    def args(self) -> Command:
+        """The command, as it was given."""
+        return self.raw.args
+
+    @property
+    def pid(self) -> int:
+        """Its process id in the guest."""
+        return self.raw.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status once it was waited for; negative: the signal that ended it."""
+        return self.raw.returncode
+
+    async def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return ``returncode``. Raises DeadlineExceeded when ``timeout`` seconds pass."""
+        return await self.raw.wait(timeout)
+
+    async def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        await self.raw.send_signal(number)
+
+    async def terminate(self) -> None:
+        """Ask it to end (SIGTERM)."""
+        await self.raw.send_signal(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """End it and every process it started."""
+        await self.raw.kill()
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell its terminal a new size."""
+        await self.raw.resize(rows, columns)
+
+    async def __aenter__(self) -> AsyncProcess:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """End it if it still runs, and close the pipes."""
+        if self.returncode is None:
+            await self.kill()
+            await self.wait()
+        for writer in self._writers:
+            writer.close()
+
+
+async def communicate(
+    raw: RawProcess, *, data: bytes = b"", sink: Sink | None = None, timeout: float | None = None
+) -> tuple[bytes, bytes]:
+    """Feed ``data`` to a process, collect its output, wait for its end; return (stdout, stderr).
+
+    When time is up or the caller is cancelled, the process and all it started are killed first. Raises
+    ProcessTimedOut with the output so far.
+    """
+    collected = {1: bytearray(), 2: bytearray()}
+    try:
+        async with asyncio.timeout(timeout):
+            async with asyncio.TaskGroup() as group:
+                if 0 in raw.sockets:
+                    group.create_task(streams.feed(raw.sockets[0], data))
+                for number in (1, 2):
+                    if number in raw.sockets:
+                        tell = functools.partial(sink, number) if sink is not None else None
+                        group.create_task(streams.collect(raw.sockets[number], collected[number], tell))
+                group.create_task(raw.wait())
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    except TimeoutError:
+        assert timeout is not None
+        raise ProcessTimedOut(describe(raw.args), timeout, bytes(collected[1]), bytes(collected[2])) from None
+    finally:
+        if raw.returncode is None:
+            await asyncio.shield(raw.kill())
+        raw.close()
+    return bytes(collected[1]), bytes(collected[2])
+
+
+def describe(command: Command) -> str:
+    """A command as one would type it."""
+    return command if isinstance(command, str) else shlex.join(os.fsdecode(part) for part in command)

@@ -1,0 +1,370 @@
+"""AsyncSandbox: one machine, its life and its verbs. All the logic is here; ``Sandbox`` forwards to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, Literal, Protocol, TypeVar, overload
+
+from sandbox_nb import process, streams
+from sandbox_nb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, ProtocolError, Unavailable
+from sandbox_nb.guest.proto.files_pb2 import ReadRequest, WriteRequest
+from sandbox_nb.guest.proto.files_ttrpc import FilesClient
+from sandbox_nb.guest.proto.power_ttrpc import PowerClient
+from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
+from sandbox_nb.guest.proto.system_pb2 import InfoResponse
+from sandbox_nb.guest.proto.system_ttrpc import SystemClient
+from sandbox_nb.launch import Boot, Progress, Running, launch
+from sandbox_nb.options import Option, Options
+from sandbox_nb.process import DEVNULL, PIPE, AsyncProcess, Command, Completed, RawProcess, Sink, Start
+from sandbox_nb.ttrpc import Client
+
+__all__ = ["AsyncSandbox", "SandboxProtocol", "State"]
+
+POWER_OFF_TIMEOUT = 3.0
+"""Seconds the guest gets to end its processes, write back and power itself off before QEMU is ended."""
+
+
+T = TypeVar("T")
+
+
+class State(enum.Enum):
+    """Where a sandbox is in its life."""
+
+    NEW = "new"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+# The states each verb is legal in. A verb in any other raises FailedPrecondition and changes nothing.
+_LEGAL = {
+    "start": {State.NEW, State.STOPPED, State.FAILED},
+    "stop": {State.RUNNING, State.FAILED},
+    "use": {State.RUNNING},
+}
+
+
+class SandboxProtocol(Protocol):
+    """The reference interface's four verbs."""
+
+    async def start(self, *options: Option) -> None:
+        """Start the machine."""
+
+    async def stop(self) -> None:
+        """Stop the machine."""
+
+    async def client(self) -> Client:
+        """A ttrpc client to the agent, shared; not to be closed by the caller."""
+
+    async def start_stream(self, identity: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a raw byte stream under a one-time id."""
+
+
+class AsyncSandbox:
+    """A virtual machine, for asyncio. Belongs to the event loop it is started in.
+
+    As a context manager it starts nothing, and guarantees the stop::
+
+        async with AsyncSandbox() as sb:
+            await sb.start(cpu=2, memory=512)
+            print((await sb.run("uname -a")).stdout)
+    """
+
+    def __init__(self, name: str = "sandbox") -> None:
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
+            raise InvalidArgument(f"name={name!r}: letters, digits and inner hyphens are needed, 63 at most")
+        self.name = name
+        self.state = State.NEW
+        self.options = Options()
+        self.failure: Unavailable | None = None
+        self._running: Running | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    # The reference interface's verbs
+
+    async def start(
+        self, *options: Option, timeout: float | None = None, progress: Progress | None = None, **keywords: Any
+    ) -> None:
+        """Start the machine with options made by ``with_disk`` and its like, or said as keywords.
+
+        ``timeout`` in seconds is for all of it, also building the image the first time. A start that fails or is
+        cancelled leaves nothing behind.
+
+        Raises FailedPrecondition unless new, stopped or failed; InvalidArgument, NotFound, Unimplemented,
+        Unavailable or DeadlineExceeded.
+        """
+        self._require("start")
+        wanted = Options().applying(options, keywords)
+        if self._running is not None:  # what is left of a machine that failed
+            await self._clean_up()
+        self.state, self.failure = State.STARTING, None
+        try:
+            async with _deadline(timeout, f"start did not finish within {timeout} s"):
+                self._running = await launch(wanted, hostname=self.name, progress=progress)
+        except BaseException:
+            self.state = State.FAILED
+            raise
+        self.options = wanted
+        self.state = State.RUNNING
+        self._watcher = asyncio.create_task(self._watch(self._running), name=f"watch-{self.name}")
+
+    async def stop(self, *, timeout: float = POWER_OFF_TIMEOUT) -> None:
+        """Power the guest off, and end it by force when it has not within ``timeout`` seconds.
+
+        Raises FailedPrecondition unless running or failed.
+        """
+        self._require("stop")
+        graceful = self.state is State.RUNNING
+        self.state = State.STOPPING
+        try:
+            if graceful:
+                await self._power_off(timeout)
+        finally:
+            await asyncio.shield(self._clean_up())
+            self.state = State.STOPPED
+
+    async def client(self) -> Client:
+        """A ttrpc client to the agent, shared; not to be closed by the caller.
+
+        Raises FailedPrecondition unless running.
+        """
+        return self._use().client
+
+    async def start_stream(
+        self, identity: str, *, timeout: float | None = 30.0
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a raw byte stream under a one-time id; a process of the guest claims it by that name.
+
+        Raises FailedPrecondition unless running, AlreadyExists and others as the guest refuses it.
+        """
+        return await asyncio.open_connection(sock=await self.open_stream(identity, timeout=timeout))
+
+    # Commands
+
+    @overload
+    async def run(self, command: Command, *, text: Literal[True] = True, **keywords: Any) -> Completed[str]: ...
+
+    @overload
+    async def run(self, command: Command, *, text: Literal[False], **keywords: Any) -> Completed[bytes]: ...
+
+    async def run(
+        self,
+        command: Command,
+        *,
+        text: bool = True,
+        input: str | bytes | None = None,  # noqa: A002 - subprocess calls it so
+        stream: bool | Sink = False,
+        check: bool = False,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+    ) -> Completed[Any]:
+        """Run a command to its end and return how it ended, with all its output.
+
+        A str is for the guest's shell, a list is argv. Output is text (UTF-8, what is invalid replaced) unless
+        ``text=False``. ``stream=True`` also echoes it as it comes; a function is called instead with the file
+        descriptor (1, 2) and the bytes. A cancelled or timed-out command is killed with all it started.
+
+        Raises ProcessFailed when ``check`` and it did not end with 0, ProcessTimedOut, FailedPrecondition unless
+        running, NotFound for an unknown user or folder.
+        """
+        data = input.encode() if isinstance(input, str) else input
+        start = Start(command, env or {}, cwd, user, stdin=DEVNULL if data is None else PIPE)
+        sink = process.Echo() if stream is True else (stream or None)
+        async with self._explained():
+            raw = await self._spawn(start)
+            out, err = await process.communicate(raw, data=data or b"", sink=sink, timeout=timeout)
+        status = raw.returncode
+        assert status is not None
+        result: Completed[Any] = (
+            Completed(command, status, _text(out), _text(err), out_of_memory=raw.out_of_memory)
+            if text
+            else Completed(command, status, out, err, out_of_memory=raw.out_of_memory)
+        )
+        if check:
+            result.check_returncode()
+        return result
+
+    async def popen(self, command: Command, **keywords: Any) -> AsyncProcess:
+        """Start a command and return it running, its pipes as asyncio streams. Keywords as for ``spawn``."""
+        return await AsyncProcess.wrap(await self.spawn(command, **keywords))
+
+    async def spawn(
+        self,
+        command: Command,
+        *,
+        stdin: int | str = PIPE,
+        stdout: int | str = PIPE,
+        stderr: int | str = PIPE,
+        tty: tuple[int, int] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+    ) -> RawProcess:
+        """Start a command and return it running, its pipes as bare sockets.
+
+        ``stdin``, ``stdout`` and ``stderr`` are PIPE, DEVNULL, or the id of a stream opened before with
+        ``start_stream``. ``tty=(rows, columns)`` gives it a terminal.
+        """
+        async with self._explained():
+            return await self._spawn(Start(command, env or {}, cwd, user, stdin, stdout, stderr, tty))
+
+    # Files
+
+    async def read(self, path: str | os.PathLike[str]) -> bytes:
+        """The bytes of a file in the guest. Raises NotFound and others as the guest says."""
+        async with self._explained(), self._stream() as (name, sock):
+            request = ReadRequest(path=os.fsencode(path), stream=name)
+            call = asyncio.create_task(FilesClient(self._use().client).read(request))
+            data = await _beside(call, streams.collect(sock))
+            if len(data) != (sent := call.result().size):
+                raise ProtocolError(f"{os.fspath(path)}: the guest sent {sent} bytes, {len(data)} arrived")
+            return bytes(data)
+
+    async def write(self, path: str | os.PathLike[str], data: bytes | str, *, mode: int = 0) -> None:
+        """Make a file in the guest, or replace its content, all at once.
+
+        ``mode`` holds the permission bits of a new file (0 means 0o644). Text is written as UTF-8.
+        """
+        payload = data.encode() if isinstance(data, str) else data
+        async with self._explained(), self._stream() as (name, sock):
+            request = WriteRequest(path=os.fsencode(path), stream=name, mode=mode)
+            call = asyncio.create_task(FilesClient(self._use().client).write(request))
+            await _beside(call, streams.feed(sock, payload))
+            if len(payload) != (taken := call.result().size):
+                raise ProtocolError(f"{os.fspath(path)}: {len(payload)} bytes were sent, the guest took {taken}")
+
+    # What it is
+
+    async def info(self) -> InfoResponse:
+        """The agent's version and the guest's kernel."""
+        async with self._explained():
+            return await SystemClient(self._use().client).info()
+
+    @property
+    def boot(self) -> Boot:
+        """How the machine came up. Raises FailedPrecondition when it never did."""
+        if self._running is None:
+            raise FailedPrecondition(f"{self.name} has not been started")
+        return self._running.boot
+
+    @property
+    def console(self) -> str:
+        """The last lines of the guest's console."""
+        return self._running.machine.console.ring.tail(200) if self._running else ""
+
+    async def __aenter__(self) -> AsyncSandbox:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self.state in _LEGAL["stop"]:
+            await self.stop()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.state.value}>"
+
+    # Beneath the verbs
+
+    async def open_stream(self, identity: str, *, timeout: float | None = 30.0) -> socket.socket:
+        """Open a stream and return its connected, non-blocking socket."""
+        running = self._use()
+        async with _deadline(timeout, f"stream {identity!r} was not opened within {timeout} s"):
+            return await streams.open_stream(running.uds, identity)
+
+    async def _spawn(self, start: Start) -> RawProcess:
+        return await RawProcess.start(ProcessClient(self._use().client), self.open_stream, start)
+
+    @contextlib.asynccontextmanager
+    async def _stream(self) -> AsyncIterator[tuple[str, socket.socket]]:
+        """A stream of our own for one file, and its name for the agent."""
+        identity = streams.new_id()
+        sock = await self.open_stream(identity)
+        try:
+            yield streams.name(identity), sock
+        finally:
+            sock.close()
+
+    @contextlib.asynccontextmanager
+    async def _explained(self) -> AsyncIterator[None]:
+        """When the way to the guest ends under a call, raise what the watcher found out, not what the call saw."""
+        watcher = self._watcher
+        try:
+            yield
+        except Unavailable as error:
+            if watcher is not None:
+                await asyncio.wait({watcher}, timeout=1.0)
+            if self.failure is not None and error is not self.failure:
+                raise self.failure from error
+            raise
+
+    def _require(self, verb: str) -> None:
+        legal = _LEGAL[verb]
+        if self.state not in legal:
+            needed = " or ".join(sorted(state.value for state in legal))
+            raise FailedPrecondition(f"{self.name} is {self.state.value}; {verb} needs it {needed}")
+
+    def _use(self) -> Running:
+        if self.state is State.FAILED and self.failure is not None:
+            raise self.failure
+        self._require("use")
+        assert self._running is not None
+        return self._running
+
+    async def _watch(self, running: Running) -> None:
+        self.failure = await running.wait_gone()
+        self.state = State.FAILED
+        # Every call in flight ends now, with the client.
+        await running.client.aclose()
+
+    async def _power_off(self, timeout: float) -> None:
+        running = self._use()
+        self._stop_watching()
+        with contextlib.suppress(Unavailable, DeadlineExceeded, TimeoutError):
+            async with asyncio.timeout(timeout):
+                await PowerClient(running.client).off()
+                await running.machine.wait_gone()
+
+    async def _clean_up(self) -> None:
+        self._stop_watching()
+        running, self._running = self._running, None
+        if running is not None:
+            await running.close()
+
+    def _stop_watching(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+
+@contextlib.asynccontextmanager
+async def _deadline(timeout: float | None, message: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout) as scope:
+            yield
+    except TimeoutError as error:
+        if scope.expired() and not isinstance(error, DeadlineExceeded):
+            raise DeadlineExceeded(message) from error
+        raise
+
+
+async def _beside(call: asyncio.Task[Any], transfer: Coroutine[Any, Any, T]) -> T:
+    """Carry a stream while a call waits for it. A call that fails closes the stream, so the transfer ends too."""
+    try:
+        result = await transfer
+        await call
+    finally:
+        call.cancel()
+    return result
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")

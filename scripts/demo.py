@@ -1,0 +1,38 @@
+"""Run a notebook in a real Jupyter kernel and print its cells with what they put out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nbclient
+import nbformat
+
+
+def main(path: Path) -> int:
+    """Execute ``path``; return 0 when every cell did what it should."""
+    notebook = nbformat.read(path, as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}})
+    try:
+        client.execute()
+    except nbclient.exceptions.CellExecutionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                show(cell)
+    return 0
+
+
+def show(cell: nbformat.NotebookNode) -> None:
+    """Print a cell's source and its output, as a terminal session would."""
+    print("\n".join(f"│ {line}" for line in cell.source.splitlines()))
+    for output in cell.outputs:
+        text = output.text if output.output_type == "stream" else output.get("data", {}).get("text/plain", "")
+        print(text.rstrip("\n"))
+    print()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
