@@ -1,0 +1,1 @@
+"""What runs inside the machine: the agent's source and protocol, and the builder of the images it boots from."""

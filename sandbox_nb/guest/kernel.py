@@ -1,0 +1,156 @@
+"""Taking a kernel apart: a bzImage's version, the vmlinux packed in it, and whether that can be booted by PVH.
+
+A bzImage unpacks itself in the guest, and under emulation that costs seconds. Its payload is unpacked here
+instead, once, and QEMU starts the ELF at its PVH entry, in 32-bit mode.
+
+Offsets are those of Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header", and of elf(5).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sandbox_nb.errors import InvalidArgument, NotFound
+from sandbox_nb.guest import compression
+
+__all__ = ["Kernel", "Kind", "load"]
+
+Kind = Literal["vmlinux", "bzImage"]
+
+_BOOT_FLAG = 0x1FE  # u16, always 0xAA55
+_HEADER_MAGIC = 0x202  # "HdrS"
+_SETUP_SECTS = 0x1F1  # u8, 512-byte sectors of real-mode code after the first; 0 means 4
+_VERSION = 0x20E  # u16, where the version string begins, less 0x200
+_PAYLOAD = 0x248  # u32 offset from the protected-mode code, u32 length
+
+_ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_PT_LOAD, _PT_NOTE = 1, 4
+_PVH_NOTE = 18  # XEN_ELFNOTE_PHYS32_ENTRY, of the owner "Xen"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel as QEMU is to boot it; ``note`` tells why it is not a vmlinux when it is not."""
+
+    kind: Kind
+    data: bytes
+    release: str
+    note: str = ""
+
+
+def load(path: Path) -> Kernel:
+    """Read a kernel (a bzImage or a vmlinux) and make it ready to boot.
+
+    Raises:
+        NotFound: there is no such file.
+        InvalidArgument: it is not an x86-64 Linux kernel.
+
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"there is no kernel at {path}") from None
+    except OSError as error:
+        raise InvalidArgument(f"the kernel {path} cannot be read: {error.strerror}") from error
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str) -> Kernel:
+    """Do as ``load``, on a file's content; ``name`` is for the error."""
+    if data.startswith(b"\x7fELF"):
+        return _from_elf(data, name)
+    if data[_HEADER_MAGIC : _HEADER_MAGIC + 4] == b"HdrS" and data[_BOOT_FLAG : _BOOT_FLAG + 2] == b"\x55\xaa":
+        return _from_bzimage(data)
+    raise InvalidArgument(f"{name} is not an x86-64 Linux kernel (bzImage or vmlinux): {_describe(data)}")
+
+
+def _from_bzimage(data: bytes) -> Kernel:
+    release = _bzimage_release(data)
+    try:
+        vmlinux = compression.decompress(_payload(data))
+        if not has_pvh_entry(vmlinux):
+            return Kernel("bzImage", data, release, "its vmlinux has no PVH entry (CONFIG_PVH is off)")
+        return Kernel("vmlinux", loadable(vmlinux), release)
+    except compression.Corrupt as error:
+        return Kernel("bzImage", data, release, f"its vmlinux cannot be taken out: {error}")
+
+
+def _from_elf(data: bytes, name: str) -> Kernel:
+    if not has_pvh_entry(data):
+        raise InvalidArgument(f"{name} is an ELF file without a PVH entry, so QEMU cannot boot it; give a bzImage")
+    match = re.search(rb"Linux version (\S+) \(", data)
+    if match is None:
+        raise InvalidArgument(f"{name} is not a Linux kernel: it has no version string")
+    return Kernel("vmlinux", loadable(data), match[1].decode())
+
+
+def _bzimage_release(data: bytes) -> str:
+    (offset,) = struct.unpack_from("<H", data, _VERSION)
+    text = data[offset + 0x200 : offset + 0x200 + 256].split(b"\0", 1)[0]
+    return text.decode("ascii", "replace").split(" ", 1)[0]
+
+
+def _payload(data: bytes) -> bytes:
+    """Return the packed vmlinux of a bzImage, without the four bytes behind it that tell its unpacked size."""
+    code = ((data[_SETUP_SECTS] or 4) + 1) * 512
+    offset, length = struct.unpack_from("<II", data, _PAYLOAD)
+    payload = data[code + offset : code + offset + length]
+    if compression.detect(payload) is None and not payload.startswith(b"\x7fELF"):
+        raise compression.Corrupt("its payload is packed in an unknown way")
+    return payload if payload.startswith(b"\x7fELF") else payload[:-4]
+
+
+def has_pvh_entry(elf: bytes) -> bool:
+    """Whether this is a 64-bit x86 ELF with the note that names a PVH entry point."""
+    if elf[:6] != b"\x7fELF\x02\x01" or struct.unpack_from("<H", elf, 18) != (62,):
+        return False
+    return any(
+        kind == _PVH_NOTE and owner == b"Xen\0"
+        for header in _program_headers(elf)
+        if header[0] == _PT_NOTE
+        for owner, kind in _notes(elf[header[2] : header[2] + header[5]])
+    )
+
+
+def loadable(elf: bytes) -> bytes:
+    """Return the ELF with only what is loaded: its sections' table and what lies in no segment are left out.
+
+    QEMU reads the whole file. Segments keep their offsets, so nothing else has to change.
+    """
+    end = max(offset + size for _, _, offset, _, _, size, _, _ in _program_headers(elf))
+    fields = list(_ELF_HEADER.unpack_from(elf))
+    fields[6] = fields[12] = fields[13] = 0  # e_shoff, e_shnum, e_shstrndx
+    return _ELF_HEADER.pack(*fields) + elf[_ELF_HEADER.size : end]
+
+
+def _program_headers(elf: bytes) -> list[tuple[int, ...]]:
+    """Return (type, flags, offset, vaddr, paddr, filesz, memsz, align) of each segment."""
+    fields = _ELF_HEADER.unpack_from(elf)
+    offset, size, count = fields[5], fields[9], fields[10]
+    return [_PROGRAM_HEADER.unpack_from(elf, offset + index * size) for index in range(count)]
+
+
+def _notes(data: bytes) -> list[tuple[bytes, int]]:
+    """Return (owner, type) of each note: sizes of owner and content, type, then both padded to four bytes."""
+    notes = []
+    at = 0
+    while at + 12 <= len(data):
+        name_size, size, kind = struct.unpack_from("<III", data, at)
+        notes.append((data[at + 12 : at + 12 + name_size], kind))
+        at += 12 + (name_size + 3) // 4 * 4 + (size + 3) // 4 * 4
+    return notes
+
+
+def _describe(data: bytes) -> str:
+    """Say what a file that is no kernel is, as far as its first bytes tell."""
+    if not data:
+        return "it is empty"
+    if data.startswith(b"MZ") and data[0x38:0x3C] == b"ARMd":
+        return "it is a kernel for arm64"
+    kind = compression.detect(data)
+    return f"it is {kind} data" if kind else f"it begins with {data[:8]!r}"
