@@ -19,6 +19,7 @@ import threading
 import weakref
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast, overload
 
 from sandbox_nb.errors import FailedPrecondition, SandboxError
@@ -192,6 +193,11 @@ class Sandbox:
     def boot(self) -> Boot:
         """How the machine came up."""
         return self.asynchronous.boot
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of the logs."""
+        return self.asynchronous.state_dir
 
     @property
     def console(self) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 from sandbox_nb import process, streams
@@ -256,6 +257,13 @@ class AsyncSandbox:
         if self._running is None:
             raise FailedPrecondition(f"{self.name} has not been started")
         return self._running.boot
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of the logs. Raises FailedPrecondition when the machine never came up."""
+        if self._running is None:
+            raise FailedPrecondition(f"{self.name} has not been started")
+        return self._running.state_dir
 
     @property
     def console(self) -> str:

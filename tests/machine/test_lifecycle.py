@@ -1,0 +1,199 @@
+"""The life of a sandbox: what each verb needs, and that nothing is left whichever way it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from sandbox_nb import (
+    AsyncSandbox,
+    DeadlineExceeded,
+    Disk,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Sandbox,
+    State,
+    Unavailable,
+    Unimplemented,
+    launch,
+)
+
+
+def test_the_verbs_need_their_states(own):
+    for verb in (own.stop, own.client, lambda: own.start_stream("x"), lambda: own.run("true"), own.info):
+        with pytest.raises(FailedPrecondition, match="new"):
+            verb()
+    assert own.state is State.NEW
+    own.start()
+    with pytest.raises(FailedPrecondition, match="running"):
+        own.start()
+    assert own.run("echo alive").stdout == "alive\n"
+    own.stop()
+    assert own.state is State.STOPPED
+    with pytest.raises(FailedPrecondition, match="stopped"):
+        own.stop()
+    own.start()
+    assert own.run("echo again").stdout == "again\n"
+
+
+def test_a_block_starts_nothing_and_guarantees_the_stop():
+    with Sandbox() as sandbox:
+        assert sandbox.state is State.NEW
+        sandbox.start()
+    assert sandbox.state is State.STOPPED
+
+
+def test_started_starts():
+    with Sandbox.started(cpu=2, memory=300, name="two") as sandbox:
+        assert sandbox.run("nproc; hostname").stdout.split() == ["2", "two"]
+        assert sandbox.options.memory == 300
+        total = int(sandbox.run("grep MemTotal /proc/meminfo").stdout.split()[1])
+        assert 200 * 1024 < total < 300 * 1024
+
+
+def test_init_arguments_reach_the_agent_whole(own):
+    everything = bytes(range(1, 256))
+    own.start(init_args=["-debug", everything])
+    assert own.read("/run/sandbox_nb/init_args") == b"-debug\0" + everything + b"\0"
+
+
+def test_two_machines_are_no_twins():
+    with Sandbox.started(name="a") as a, Sandbox.started(name="b") as b:
+        for question in ("hostname", "cat /etc/machine-id", "head -c 16 /dev/urandom | od -x"):
+            assert a.run(question, check=True).stdout != b.run(question, check=True).stdout
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "x" * 64, "ü"])
+def test_a_name_must_do_as_a_host_name(name):
+    with pytest.raises(InvalidArgument):
+        Sandbox(name)
+
+
+def test_what_is_not_carried_out_yet_is_refused(own):
+    with pytest.raises(Unimplemented, match="disks"):
+        own.start(disks=[Disk("data", "/tmp/a.img")])
+    with pytest.raises(Unimplemented, match="network"):
+        own.start(network="user")
+
+
+def test_a_kernel_that_is_not_there_is_named(own):
+    with pytest.raises(NotFound, match="/no/vmlinuz"):
+        own.start(kernel="/no/vmlinuz")
+    assert own.state is State.FAILED
+    own.start()
+
+
+def test_an_image_that_does_not_exist_is_named(own):
+    with pytest.raises((NotFound, InvalidArgument), match="gentoo"):
+        own.start(image="gentoo")
+
+
+def test_without_qemu_it_says_what_to_install(own, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotFound, match="apt-get install qemu-system-x86"):
+        own.start()
+
+
+def test_a_state_folder_keeps_the_logs_whatever_its_length(own, tmp_path):
+    folder = tmp_path / ("d" * 100) / ("e" * 100)
+    own.start(state_dir=folder)
+    own.run("echo seen > /dev/console", check=True)
+    own.stop()
+    assert b"seen" in (folder / "console.log").read_bytes()
+
+
+def test_a_private_state_folder_is_gone_after_the_stop(own):
+    own.start()
+    folder = own.state_dir
+    assert (folder / "console.log").exists()
+    own.stop()
+    assert not folder.exists()
+
+
+def test_a_state_folder_that_is_a_file_is_refused(own, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidArgument, match="file"):
+        own.start(state_dir=tmp_path / "file")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can make what even it cannot write to")
+def test_a_state_folder_that_cannot_be_written_is_refused(own):
+    with pytest.raises(InvalidArgument, match="/proc/self"):
+        own.start(state_dir="/proc/self/state")
+
+
+def qemu_pid(sandbox):
+    """The QEMU below the guard of this sandbox."""
+    guard = sandbox.asynchronous._running.machine.child.pid
+    (child,) = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
+    return int(child)
+
+
+def test_a_killed_machine_ends_every_call_at_once_and_says_why(own):
+    own.start()
+    with own.popen("sleep 981") as process:
+        began = time.monotonic()
+        os.kill(qemu_pid(own), signal.SIGKILL)
+        with pytest.raises(Unavailable):
+            process.wait()
+        with pytest.raises(Unavailable, match="the machine is gone: signal 9"):
+            own.run("true")
+        assert time.monotonic() - began < 5
+    assert own.state is State.FAILED
+    own.start()
+    assert own.run("echo up").stdout == "up\n"
+
+
+def test_a_guest_panic_ends_the_machine_with_the_consoles_last_lines(own):
+    own.start()
+    with pytest.raises(Unavailable, match="(?s)the guest reset itself.*panic"):
+        own.run("echo c > /proc/sysrq-trigger")
+    assert own.state is State.FAILED
+    own.stop()
+    assert own.state is State.STOPPED
+
+
+def test_a_dead_vsock_device_fails_the_machine(own):
+    own.start()
+    os.kill(own.asynchronous._running.device.pid, signal.SIGKILL)
+    with pytest.raises(Unavailable, match="vsock device"):
+        own.run("sleep 980")
+    assert own.state is State.FAILED
+
+
+def test_a_kernel_that_panics_ends_the_wait_with_its_words(own, monkeypatch):
+    monkeypatch.setattr(launch.command, "_KERNEL_PARAMETERS", "console=ttyS0 panic=-1 rdinit=/bin/false")
+    with pytest.raises(Unavailable, match="(?s)while it booted|the guest reset itself.*Kernel panic"):
+        own.start()
+    assert own.state is State.FAILED
+
+
+def test_a_start_out_of_time_says_so(own):
+    with pytest.raises(DeadlineExceeded, match="0.5"):
+        own.start(timeout=0.5)
+    assert own.state is State.FAILED
+
+
+def test_a_machine_that_never_calls_is_given_up(own, monkeypatch):
+    monkeypatch.setitem(launch.BOOT_TIMEOUT, "tcg", 0.3)
+    monkeypatch.setitem(launch.BOOT_TIMEOUT, "kvm", 0.0)
+    with pytest.raises(DeadlineExceeded, match="did not come up"):
+        own.start()
+
+
+async def test_a_cancelled_start_leaves_nothing():
+    sandbox = AsyncSandbox()
+    start = asyncio.create_task(sandbox.start())
+    await asyncio.sleep(0.4)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert sandbox.state is State.FAILED
+    await sandbox.start()
+    await sandbox.stop()

@@ -1,0 +1,82 @@
+"""QEMU's command line: what it must say, and what it must not depend on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sandbox_nb.vm import command
+from sandbox_nb.vm.command import Fds, Spec
+
+SPEC = Spec(Path("/usr/bin/qemu-system-x86_64"), "tcg", 1, 256, Path("/i/vmlinux"), Path("/i/initrd"))
+FDS = Fds(ram=7, qmp=8, console=9)
+
+
+def values(argv: list[str], flag: str) -> list[str]:
+    return [argv[index + 1] for index, word in enumerate(argv) if word == flag]
+
+
+@pytest.mark.parametrize("cpu", [1, 2, 255])
+def test_processors_and_memory_are_as_asked(cpu):
+    argv = command.argv(replace(SPEC, cpu=cpu, memory=4096), FDS)
+    assert values(argv, "-smp") == [str(cpu)]
+    assert values(argv, "-m") == ["4096M"]
+    assert "size=4096M" in " ".join(values(argv, "-object"))
+
+
+def test_ram_is_the_inherited_descriptor_and_shared_with_the_device():
+    (ram,) = values(command.argv(SPEC, FDS), "-object")
+    assert "mem-path=/proc/self/fd/7" in ram
+    assert "share=on" in ram
+
+
+def test_nothing_is_there_that_was_not_asked_for():
+    argv = command.argv(SPEC, FDS)
+    assert {"-nodefaults", "-no-user-config", "-no-reboot", "-S"} <= set(argv)
+    assert not {"-nic", "-net", "-netdev", "-drive", "-hda"} & set(argv)
+
+
+def test_the_sandbox_of_qemu_is_on():
+    (sandbox,) = values(command.argv(SPEC, FDS), "-sandbox")
+    assert sandbox == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@pytest.mark.parametrize(("accel", "model", "flag"), [("kvm", "host", "kvm"), ("tcg", "max", "tcg,thread=multi")])
+def test_each_accelerator_has_its_processor(accel, model, flag):
+    argv = command.argv(replace(SPEC, accel=accel), FDS)
+    assert values(argv, "-accel") == [flag]
+    assert values(argv, "-cpu")[0].split(",")[0] == model
+
+
+def test_the_agents_flags_stand_behind_the_kernels():
+    kernel, _, agent = command.kernel_command_line(SPEC).partition(" -- ")
+    assert "console=ttyS0" in kernel
+    assert "panic=-1" in kernel
+    assert agent.split() == ["-vsock-rpc-port=1025", "-vsock-stream-port=1026", "-vsock-cid=3"]
+
+
+def test_only_descriptor_numbers_differ_between_two_machines_of_a_kind():
+    first, second = command.argv(SPEC, FDS), command.argv(SPEC, Fds(ram=17, qmp=18, console=19))
+    assert [a for a, b in zip(first, second, strict=True) if a != b] == [
+        "memory-backend-file,id=ram,size=256M,mem-path=/proc/self/fd/7,share=on",
+        "socket,id=qmp,fd=8",
+        "socket,id=console,fd=9",
+    ]
+
+
+@pytest.mark.parametrize("cpu", [1, 4, 255])
+def test_qemu_accepts_the_machine(cpu, tmp_path):
+    """QEMU itself parses the line and builds the machine; only what needs a guest is left out."""
+    argv = command.argv(replace(SPEC, qemu=Path(shutil.which("qemu-system-x86_64")), cpu=cpu), FDS)
+    kept = []
+    for flag, value in zip(argv[1:], [*argv[2:], ""], strict=True):
+        if flag in ("-accel", "-machine", "-cpu", "-smp", "-m", "-device"):
+            kept += [flag, value]
+    kept = [word.replace("memory-backend=ram,", "") for word in kept]
+    ram = ["-nodefaults", "-display", "none", "-S", "-monitor", "stdio"]
+    done = subprocess.run([argv[0], *kept, *ram], input="quit\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
