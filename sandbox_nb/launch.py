@@ -122,9 +122,7 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
     began = time.perf_counter()
     qemu = find_qemu()
     found = await ensure_image(options, progress)
-    accelerator = await accel.choose(
-        options.accel, qemu=qemu, probe=binaries.probe(), guard=binaries.guard(), cache=cache_dir()
-    )
+    accelerator = await choose_accelerator(options)
     boot = Boot("cold", accelerator, {"prepare": time.perf_counter() - began})
     spec = command.Spec(
         qemu=qemu,
@@ -175,6 +173,13 @@ def find_qemu() -> Path:
             f"{name} is not installed: sudo apt-get install qemu-system-x86 (or see: sandbox-nb doctor)"
         )
     return Path(path)
+
+
+async def choose_accelerator(options: Options) -> Accelerator:
+    """Decide what the machine runs on. Raises FailedPrecondition when what was asked for does not work."""
+    return await accel.choose(
+        options.accel, qemu=find_qemu(), probe=binaries.probe(), guard=binaries.guard(), cache=cache_dir()
+    )
 
 
 def cache_dir() -> Path:

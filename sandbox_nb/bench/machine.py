@@ -1,0 +1,130 @@
+"""How long a machine takes to be ready, and a command to run in it.
+
+A cold start is held against a bare boot: the same QEMU, kernel, command line, devices, memory and modules, with an
+init that does nothing but write one byte to the console. What a start takes beyond that is ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sandbox_nb import launch
+from sandbox_nb.bench import Row
+from sandbox_nb.blocking import Sandbox, run_blocking
+from sandbox_nb.guest import cpio
+from sandbox_nb.options import Options
+from sandbox_nb.vm import command
+from sandbox_nb.vm.command import Fds, Spec
+
+ROUNDS = 7
+CALLS = 100
+
+_MARK = b"!"
+
+
+def rows() -> dict[str, Row]:
+    """Measure cold starts and bare boots in turn, then calls on one machine."""
+    cold, bare = [], []
+    with _bare_spec() as spec:
+        for _ in range(ROUNDS):
+            bare.append(_bare_boot(spec))
+            cold.append(_cold_start())
+    return {
+        "cold_ready_s": Row.of(cold, "s"),
+        "bare_boot_s": Row.of(bare, "s"),
+        "cold_over_bare": Row.of([ours / theirs for ours, theirs in zip(cold, bare, strict=True)], "ratio"),
+        **_calls(),
+    }
+
+
+def _calls() -> dict[str, Row]:
+    with Sandbox.started() as sandbox:
+        sandbox.run(["true"])
+        return {
+            "exec_ms": Row.of([_milliseconds(lambda: sandbox.run(["true"])) for _ in range(CALLS)], "ms"),
+            "ping_ms": Row.of([_milliseconds(sandbox.info) for _ in range(CALLS)], "ms"),
+        }
+
+
+def _milliseconds(action) -> float:
+    began = time.perf_counter()
+    action()
+    return (time.perf_counter() - began) * 1000
+
+
+def _cold_start() -> float:
+    with Sandbox() as sandbox:
+        began = time.perf_counter()
+        sandbox.start()
+        sandbox.info()
+        return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def _bare_spec() -> Iterator[Spec]:
+    """The machine a plain ``start()`` makes, with an init that does nothing."""
+    options = Options()
+    image = run_blocking(launch.ensure_image(options))
+    accelerator = run_blocking(launch.choose_accelerator(options))
+    with tempfile.NamedTemporaryFile(prefix="sandbox_nb-bench-") as initrd:
+        # The kernel unpacks one archive after the other; a later /init replaces an earlier one.
+        initrd.write(image.initrd.read_bytes())
+        initrd.write(cpio.archive([cpio.file("init", _do_nothing(), mode=0o755)]))
+        initrd.flush()
+        yield Spec(
+            qemu=launch.find_qemu(),
+            accel=accelerator.name,
+            cpu=options.cpu_count,
+            memory=options.memory_mib,
+            kernel=image.kernel,
+            initrd=Path(initrd.name),
+        )
+
+
+def _bare_boot(spec: Spec) -> float:
+    """Seconds from the spawn of QEMU to the byte its init writes."""
+    with contextlib.ExitStack() as stack:
+        ram = os.memfd_create("bench")
+        stack.callback(os.close, ram)
+        os.ftruncate(ram, spec.memory << 20)
+        qmp, console = socket.socketpair(), socket.socketpair()
+        for end in (*qmp, *console):
+            stack.enter_context(end)
+        fds = Fds(ram=ram, qmp=qmp[1].fileno(), console=console[1].fileno())
+        argv = [word for word in command.argv(spec, fds) if word != "-S"]
+        began = time.perf_counter()
+        process = subprocess.Popen(argv, pass_fds=(fds.ram, fds.qmp, fds.console))
+        try:
+            seen = b""
+            while _MARK not in seen:
+                seen += console[0].recv(4096)
+            return time.perf_counter() - began
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _do_nothing() -> bytes:
+    """A static x86-64 program that writes the mark to its standard output and waits for ever."""
+    code = (
+        b"\xb8\x01\x00\x00\x00"  # mov eax, 1 (write)
+        b"\xbf\x01\x00\x00\x00"  # mov edi, 1
+        b"\x48\x8d\x35\x10\x00\x00\x00"  # lea rsi, [rip + mark]
+        b"\xba\x01\x00\x00\x00"  # mov edx, 1
+        b"\x0f\x05"  # syscall
+        b"\xb8\x22\x00\x00\x00"  # again: mov eax, 34 (pause)
+        b"\x0f\x05"  # syscall
+        b"\xeb\xf7" + _MARK  # jmp again
+    )
+    base, offset = 0x400000, 64 + 56
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, base + offset, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, offset + len(code), offset + len(code), 0x1000)
+    return header + segment + code

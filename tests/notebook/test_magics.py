@@ -1,0 +1,152 @@
+"""The magics in a real kernel."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+pytestmark = pytest.mark.vm
+
+TIMEOUT = 300
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def test_start_run_status_stop(kernel):
+    started = kernel.run("%sandbox start --cpus 2 --memory 300")
+    assert started.error == ""
+    assert "started cold in" in started.stdout
+    assert "2 processors, 300 MiB" in started.stdout
+    assert started.stdout.count("\n") == 1
+
+    ran = kernel.run("%%sandbox run\necho out; echo err >&2; nproc")
+    assert (ran.stdout, ran.stderr, ran.error) == ("out\n2\n", "err\n", "")
+    assert kernel.run("%sandbox run -- echo 'a  b'").stdout == "a  b\n"
+
+    again = kernel.run("%sandbox start --cpus 2 --memory 300")
+    assert (again.error, again.stdout.count("\n")) == ("", 1)
+    assert "--reuse" in again.stdout
+    assert "--replace" in again.stdout
+    assert "--replace" not in kernel.run("%sandbox start --reuse").stdout
+    assert "started cold" in kernel.run("%sandbox start --replace").stdout
+
+    assert "running" not in kernel.run("%sandbox stop").stdout
+    assert "no sandbox" in kernel.run("%sandbox status").stdout
+
+
+def test_a_failing_cell_fails_in_one_line_unless_told_not_to(kernel):
+    kernel.run("%sandbox start")
+    failed = kernel.run("%%sandbox run\necho before; exit 3")
+    assert failed.stdout == "before\n"
+    assert "exit status 3" in failed.error
+    assert failed.error.count("\n") == 0
+    assert kernel.run("%%sandbox run --no-raise\nexit 3").error == ""
+    quiet = kernel.run("%%sandbox run --no-raise --quiet --out r\necho kept; exit 4")
+    assert quiet.stdout == ""
+    assert kernel.run("print(r.returncode, r.stdout)").stdout == "4 kept\n\n"
+    shown = kernel.run("%%sandbox run --out r\necho both")
+    assert shown.stdout == "both\n"
+    assert kernel.run("print(r.stdout)").stdout == "both\n\n"
+
+
+def test_output_comes_before_the_cell_ends(kernel):
+    kernel.run("%sandbox start")
+    message = kernel.client.execute("%%sandbox run\necho early; sleep 987")
+    while True:
+        found = kernel.client.get_iopub_msg(timeout=30)
+        if found["msg_type"] == "stream":
+            assert found["content"]["text"] == "early\n"
+            break
+    kernel.manager.interrupt_kernel()
+    interrupted = kernel.collect(message)
+    assert "KeyboardInterrupt" in interrupted.error
+    assert kernel.run("%%sandbox run --no-raise\npgrep -f 'sleep 987'").stdout == ""
+
+
+def test_several_by_name(kernel):
+    kernel.run("%sandbox start --name a")
+    kernel.run("%sandbox start --name b")
+    assert kernel.run("%%sandbox run --name b\nhostname").stdout == "b\n"
+    assert kernel.run("%sandbox status").stdout.count("started cold") == 2
+    assert kernel.run("%sandbox stop --all").stdout.count("stopped") == 2
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("%sandbox strat", "did you mean start"),
+        ("%sandbox start --memroy 300", "did you mean --memory"),
+        ("%sandbox start --cpu 2", "cpu=2 without memory"),
+        ("%sandbox start --cpu two --memory 300", "two"),
+        ("%sandbox start --kernel /no/vmlinuz", "/no/vmlinuz"),
+        ("%sandbox run -- true", "%sandbox start"),
+        ("%sandbox stop --name web", "%sandbox start --name web"),
+        ("%sandbox run -- 'unbalanced", "quotation"),
+        ("%%sandbox start\ncell", "takes no cell"),
+        ("%%sandbox run -- true\ncell", "one of the two"),
+        ("%%sandbox run --env A\ncell", "NAME=VALUE"),
+        ("%%sandbox run --out 1a\ncell", "1a"),
+    ],
+)
+def test_what_is_typed_wrong_is_one_line_that_says_what_to_do(kernel, cell, says):
+    reply = kernel.run(cell)
+    assert says in reply.error
+    assert "Traceback" not in reply.error
+    assert reply.error.count("\n") == 0
+
+
+def test_help_is_readable(kernel):
+    assert "start" in kernel.run("%sandbox").stdout
+    asked = kernel.run("%sandbox start --help")
+    assert asked.error == ""
+    assert "--memory" in asked.stdout
+
+
+def test_unloading_stops_the_machines(kernel):
+    kernel.run("%sandbox start")
+    assert kernel.run("%unload_ext sandbox_nb").error == ""
+    assert "not found" in kernel.run("%sandbox status").stderr
+    assert kernel.run("%load_ext sandbox_nb").error == ""
+    assert "no sandbox" in kernel.run("%sandbox status").stdout
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
+def test_the_notebooks_run(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=TIMEOUT, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    assert "Linux" in text
+
+
+def test_a_killed_kernel_leaves_no_machine(kernel):
+    kernel.run("%sandbox start")
+    pid = int(kernel.run("import os; print(os.getpid())").stdout)
+    started = descendants(pid)
+    assert len(started) >= 4  # QEMU and the vsock device, each below its guard
+    kernel.manager.shutdown_kernel(now=True)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and alive(started):
+        time.sleep(0.05)
+    assert not alive(started)
+
+
+def descendants(pid: int) -> set[int]:
+    """The children of a process, and theirs."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still run; a zombie does not."""
+    states = {pid: Path(f"/proc/{pid}/stat") for pid in pids}
+    return {
+        pid
+        for pid, stat in states.items()
+        if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    }
