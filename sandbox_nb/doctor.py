@@ -13,8 +13,8 @@ from sandbox_nb import __version__, binaries, rundir
 from sandbox_nb.blocking import run_blocking
 from sandbox_nb.errors import SandboxError
 from sandbox_nb.guest import image
-from sandbox_nb.launch import cache_dir, find_qemu
-from sandbox_nb.vm import accel
+from sandbox_nb.launch import choose_accelerator, find_qemu
+from sandbox_nb.options import Options
 from sandbox_nb.vm.machine import MIN_QEMU
 
 
@@ -65,13 +65,7 @@ def _qemu() -> Finding:
 
 def _accelerator() -> Finding:
     try:
-        keywords = {
-            "qemu": find_qemu(),
-            "probe": binaries.probe(),
-            "guard": binaries.guard(),
-            "cache": cache_dir(),
-        }
-        verdict = run_blocking(accel.choose("auto", **keywords))
+        verdict = run_blocking(choose_accelerator(Options()))
     except SandboxError:
         return Finding("accelerator", "note", "not examined: QEMU or the probe is missing")
     if verdict.name == "kvm":

@@ -13,8 +13,9 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sandbox_nb import launch
 from sandbox_nb.bench import Row
@@ -54,7 +55,7 @@ def _calls() -> dict[str, Row]:
         }
 
 
-def _milliseconds(action) -> float:
+def _milliseconds(action: Callable[[], Any]) -> float:
     began = time.perf_counter()
     action()
     return (time.perf_counter() - began) * 1000
@@ -125,6 +126,9 @@ def _do_nothing() -> bytes:
         b"\xeb\xf7" + _MARK  # jmp again
     )
     base, offset = 0x400000, 64 + 56
-    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, base + offset, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    identity, kind, machine = b"\x7fELF\x02\x01\x01", 2, 62  # 64-bit little-endian; executable; x86-64
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", identity, kind, machine, 1, base + offset, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, offset + len(code), offset + len(code), 0x1000)
     return header + segment + code
