@@ -30,6 +30,8 @@ CALLS = 100
 
 _MARK = b"!"
 
+NAMES = ("cold_ready_s", "bare_boot_s", "cold_over_bare", "exec_ms", "ping_ms")
+
 
 def rows() -> dict[str, Row]:
     """Measure cold starts and bare boots in turn, then calls on one machine."""

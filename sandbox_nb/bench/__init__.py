@@ -1,0 +1,78 @@
+"""Measurements: ``sandbox-nb bench`` and ``make bench``.
+
+Each module of this package measures one section: ``NAMES`` lists its rows, ``rows()`` measures them. Ratios are taken
+side by side: the two things compared take turns in the same run, so that a noisy machine disturbs both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sandbox_nb.errors import InvalidArgument, SandboxError
+
+SECTIONS = ("machine", "ttrpc", "vsock", "terminal")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured ``n`` times. The median counts; smallest and largest tell the noise."""
+
+    median: float
+    min: float
+    max: float
+    n: int
+    unit: str
+
+    @classmethod
+    def of(cls, samples: Sequence[float], unit: str) -> Row:
+        """Sum up ``samples``."""
+        return cls(statistics.median(samples), min(samples), max(samples), len(samples), unit)
+
+
+class Skipped(SandboxError):
+    """A section cannot be measured here; the message says why."""
+
+
+def measure(names: Sequence[str] = (), *, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Measure the rows of these names, or all; ``tell`` hears what is being done.
+
+    A row is measured with the rest of its section. Raises InvalidArgument for a name that is no row's.
+    """
+    from sandbox_nb import launch
+    from sandbox_nb.blocking import run_blocking
+    from sandbox_nb.options import Options
+
+    sections = {name: importlib.import_module(f"{__name__}.{name}") for name in SECTIONS}
+    known = [row for section in sections.values() for row in section.NAMES]
+    for name in names:
+        if name not in known:
+            raise InvalidArgument(f"there is no row {name!r}; there are {', '.join(known)}")
+    rows: dict[str, Row] = {}
+    for title, section in sections.items():
+        if names and not set(names) & set(section.NAMES):
+            continue
+        tell(f"measuring {title} …")
+        try:
+            rows |= section.rows()
+        except Skipped as reason:
+            tell(f"{title} was skipped: {reason}")
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors, Linux {platform.release()}",
+        "accelerator": run_blocking(launch.choose_accelerator(Options())).name,
+        "rows": {name: asdict(row) for name, row in rows.items() if not names or name in names},
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """A report for people to read."""
+    lines = [f"{report['machine']}, {report['accelerator']}", ""]
+    for name, row in report["rows"].items():
+        spread = f"{row['min']:.4g} … {row['max']:.4g}, n = {row['n']}"
+        lines.append(f"{name:28} {row['median']:10.4g} {row['unit']:6} ({spread})")
+    return "\n".join(lines)
