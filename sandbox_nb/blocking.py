@@ -20,13 +20,13 @@ import weakref
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, Unpack, cast, overload
 
 from sandbox_nb.errors import FailedPrecondition, SandboxError
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.launch import Boot, Progress
 from sandbox_nb.options import Option, Options
-from sandbox_nb.process import Command, Completed, Echo, RawProcess, Sink
+from sandbox_nb.process import Command, Completed, Echo, RawProcess, RunKeywords, Sink
 from sandbox_nb.sandbox import AsyncSandbox, State
 from sandbox_nb.ttrpc import Client
 
@@ -136,22 +136,24 @@ class Sandbox:
         return sock
 
     @overload
-    def run(self, command: Command, *, text: Literal[True] = True, **keywords: Any) -> Completed[str]: ...
+    def run(
+        self, command: Command, *, text: Literal[True] = True, **how: Unpack[RunKeywords]
+    ) -> Completed[str]: ...
 
     @overload
-    def run(self, command: Command, *, text: Literal[False], **keywords: Any) -> Completed[bytes]: ...
+    def run(self, command: Command, *, text: Literal[False], **how: Unpack[RunKeywords]) -> Completed[bytes]: ...
 
-    def run(self, command: Command, *, stream: bool | Sink = False, **keywords: Any) -> Completed[Any]:
+    def run(self, command: Command, *, stream: bool | Sink = False, **how: Any) -> Completed[Any]:
         """Run a command to its end and return how it ended, with all its output.
 
         With ``stream`` the echo, or the function given, runs in the calling thread.
         """
         if not stream:
-            return run_blocking(self.asynchronous.run(command, **keywords))
+            return run_blocking(self.asynchronous.run(command, **how))
         sink: Sink = Echo() if stream is True else stream
         pieces: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
-        work = self.asynchronous.run(command, stream=lambda number, data: pieces.put((number, data)), **keywords)
-        future = _LOOP.submit(work)
+        work = self.asynchronous.run(command, stream=lambda number, data: pieces.put((number, data)), **how)
+        future: Future[Completed[Any]] = _LOOP.submit(work)
         future.add_done_callback(lambda _: pieces.put(None))
         with _cancelled_on_interrupt(future):
             while (piece := pieces.get()) is not None:

@@ -106,6 +106,9 @@ class ProcessFailed(SandboxError, subprocess.CalledProcessError):
     ``returncode``, ``cmd``, ``stdout`` and ``stderr`` are those of ``subprocess.CalledProcessError``.
     """
 
+    def __init__(self, returncode: int, cmd: Any, output: Any = None, stderr: Any = None) -> None:
+        subprocess.CalledProcessError.__init__(self, returncode, cmd, output, stderr)
+
     __str__ = subprocess.CalledProcessError.__str__
 
 

@@ -27,7 +27,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         keywords.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
-        super().__init__(*args, allow_abbrev=False, **keywords)
+        keywords.setdefault("allow_abbrev", False)
+        super().__init__(*args, **keywords)
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found, as one line."""

@@ -16,16 +16,18 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import platformdirs
 
-from sandbox_nb import binaries, rundir
+from sandbox_nb import __version__, binaries, rundir
 from sandbox_nb.errors import (
     DeadlineExceeded,
+    FailedPrecondition,
     InvalidArgument,
     NotFound,
     SandboxError,
@@ -39,7 +41,7 @@ from sandbox_nb.guest.proto.setup_pb2 import ConfigureRequest, RootDisk
 from sandbox_nb.guest.proto.setup_ttrpc import SetupClient
 from sandbox_nb.options import Options
 from sandbox_nb.ttrpc import Client, StatusError
-from sandbox_nb.vm import accel, command
+from sandbox_nb.vm import accel, command, template
 from sandbox_nb.vm.accel import Accelerator
 from sandbox_nb.vm.machine import Logs, Machine
 from sandbox_nb.vm.process import Child
@@ -51,6 +53,8 @@ BOOT_TIMEOUT = {"kvm": 20.0, "tcg": 90.0}
 """Seconds from QEMU's start to the agent's call. Some ten times what a loaded machine was seen to need."""
 
 ROOT_SERIAL = "sandbox-root"
+
+T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of how much, in units of the stage's own."""
@@ -112,18 +116,69 @@ class Running:
             await asyncio.gather(machine, device, return_exceptions=True)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a start is made of, all found before anything runs."""
+
+    spec: command.Spec
+    image: Image
+    accelerator: Accelerator
+    warm: bool
+
+    @property
+    def boot_timeout(self) -> float:
+        return BOOT_TIMEOUT[self.accelerator.name]
+
+    def identity(self) -> dict[str, Any]:
+        """All that makes one saved machine unlike another, beside the command line."""
+        qemu = self.spec.qemu.resolve()
+        found = qemu.stat()
+        return {
+            "sandbox_nb": __version__,
+            "image": self.image.digest,
+            "qemu": [str(qemu), found.st_size, found.st_mtime_ns],
+            "cpu": accel.processor_flags() if self.accelerator.name == "kvm" else "",
+            "argv": command.argv(self.spec, command.Fds(0, 0, 0)),
+        }
+
+
 async def launch(options: Options, *, hostname: str, progress: Progress | None = None) -> Running:
-    """Start a machine, cold, and configure it.
+    """Start a machine and configure it.
 
     Raises InvalidArgument, NotFound or FailedPrecondition for what is wrong before anything runs; Unavailable with
     the console's last lines when the machine ends while it boots; DeadlineExceeded when it never calls.
     """
     refuse_unimplemented(options)
     began = time.perf_counter()
+    plan = await _plan(options, progress)
+    boot = Boot("cold", plan.accelerator, {"prepare": time.perf_counter() - began})
+    async with AsyncExitStack() as undo:
+        folder = rundir.create()
+        undo.callback(rundir.remove, folder)
+        state_dir = prepare_state_dir(options.state_dir, folder)
+        sockets = _Sockets(folder)
+        undo.callback(sockets.close)
+        device = _spawn_device(sockets)
+        undo.push_async_callback(device.stop)
+        machine = await _waiting_machine(plan, boot, device, Logs.in_folder(state_dir))
+        undo.push_async_callback(machine.close)
+        with boot.phase("dial"):
+            await _plug(machine, sockets, plan.image)
+            await machine.resume()
+            calling = await _unless_gone(_accept(sockets.control), machine, device, plan.boot_timeout)
+        with boot.phase("configure"):
+            client = await Client.from_socket(calling, map_error=_map_error)
+            undo.push_async_callback(client.aclose)
+            await SetupClient(client).configure(_configuration(options, hostname, plan.image))
+        return Running(machine, device, client, plan.image, boot, sockets.uds, state_dir, undo.pop_all())
+    raise AssertionError("the exit stack swallows nothing")
+
+
+async def _plan(options: Options, progress: Progress | None) -> _Plan:
+    """Find QEMU, the image and the accelerator."""
     qemu = find_qemu()
     found = await ensure_image(options, progress)
     accelerator = await choose_accelerator(options)
-    boot = Boot("cold", accelerator, {"prepare": time.perf_counter() - began})
     spec = command.Spec(
         qemu=qemu,
         accel=accelerator.name,
@@ -131,28 +186,48 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
         memory=options.memory_mib,
         kernel=found.kernel,
         initrd=found.initrd,
+        preload=options.wants_warm,
     )
-    async with AsyncExitStack() as undo:
-        folder = rundir.create()
-        undo.callback(rundir.remove, folder)
-        state_dir = prepare_state_dir(options.state_dir, folder)
-        sockets = _Sockets(folder)
-        undo.callback(sockets.close)
+    return _Plan(spec, found, accelerator, warm=options.wants_warm)
+
+
+async def _waiting_machine(plan: _Plan, boot: Boot, device: Child, logs: Logs) -> Machine:
+    """A paused machine: restored from its template; or booted, and saved as one, up to where its agent waits."""
+    guard = binaries.guard()
+    if not plan.warm:
         with boot.phase("qemu"):
-            device = _spawn_device(sockets)
-            undo.push_async_callback(device.stop)
-            machine = await Machine.spawn(spec, guard=binaries.guard(), logs=Logs.in_folder(state_dir))
-            undo.push_async_callback(machine.close)
+            return await Machine.spawn(plan.spec, guard=guard, logs=logs)
+    key = template.key(plan.identity())
+    if (saved := template.find(templates_dir(), key)) is not None:
+        try:
+            with boot.phase("restore"):
+                machine = await Machine.spawn(plan.spec, guard=guard, logs=logs, template=saved)
+        except (FailedPrecondition, Unavailable) as error:
+            # Whatever QEMU has against it, the next start must not meet it again.
+            logger.warning("the template %s was not taken and is removed: %s", key, error)
+            template.remove(saved)
+        else:
+            boot.kind = "warm"
+            return machine
+    with boot.phase("qemu"):
+        machine = await Machine.spawn(plan.spec, guard=guard, logs=logs)
+    try:
         with boot.phase("boot"):
-            await _plug(machine, sockets, found)
             await machine.resume()
-            calling = await _wait_for_call(sockets, machine, device, BOOT_TIMEOUT[accelerator.name])
-        with boot.phase("configure"):
-            client = await Client.from_socket(calling, map_error=_map_error)
-            undo.push_async_callback(client.aclose)
-            await SetupClient(client).configure(_configuration(options, hostname, found))
-        return Running(machine, device, client, found, boot, sockets.uds, state_dir, undo.pop_all())
-    raise AssertionError("the exit stack swallows nothing")
+            await _unless_gone(machine.console.wait_for(command.WAITING), machine, device, plan.boot_timeout)
+            await machine.pause()
+        with boot.phase("save"), template.building(templates_dir(), key) as building:
+            if building is not None:
+                await machine.save(building, plan.identity())
+    except BaseException:
+        await machine.close()
+        raise
+    return machine
+
+
+def templates_dir() -> Path:
+    """Where templates are kept."""
+    return cache_dir() / "templates"
 
 
 def refuse_unimplemented(options: Options) -> None:
@@ -281,16 +356,20 @@ async def _plug(machine: Machine, sockets: _Sockets, found: Image) -> None:
         await machine.plug_disk("root", found.root, serial=ROOT_SERIAL)
 
 
-async def _wait_for_call(sockets: _Sockets, machine: Machine, device: Child, timeout: float) -> socket.socket:
-    """Wait for the agent's call: it is ready. Or for the machine, the device or the time to end."""
-    loop = asyncio.get_running_loop()
-    sockets.control.setblocking(False)
-    call = asyncio.ensure_future(loop.sock_accept(sockets.control))
+async def _accept(listening: socket.socket) -> socket.socket:
+    """The agent's call, which says that it is ready."""
+    listening.setblocking(False)
+    return (await asyncio.get_running_loop().sock_accept(listening))[0]
+
+
+async def _unless_gone(wanted: Coroutine[Any, Any, T], machine: Machine, device: Child, timeout: float) -> T:
+    """Wait for what a booting machine should do, or for the machine, the device or the time to end."""
+    hoped = asyncio.ensure_future(wanted)
     ends = {asyncio.ensure_future(machine.wait_gone()), asyncio.ensure_future(device.wait())}
     try:
-        done, _ = await asyncio.wait({call, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if call in done:
-            return call.result()[0]
+        done, _ = await asyncio.wait({hoped, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if hoped in done:
+            return hoped.result()
         if not done:
             tail = machine.console.ring.tail()
             raise DeadlineExceeded(
@@ -300,9 +379,9 @@ async def _wait_for_call(sockets: _Sockets, machine: Machine, device: Child, tim
             raise Unavailable(f"the vsock device ended while the machine booted: {device.log.tail(5)}")
         raise await machine.wait_gone()
     finally:
-        for task in (call, *ends):
+        for task in (hoped, *ends):
             task.cancel()
-        await asyncio.gather(call, *ends, return_exceptions=True)
+        await asyncio.gather(hoped, *ends, return_exceptions=True)
 
 
 def _configuration(options: Options, hostname: str, found: Image) -> ConfigureRequest:

@@ -131,6 +131,11 @@ class Options:
     accel: str = _option(
         "auto", "accelerator: auto proves KVM and falls back to emulation", choices=("auto", "kvm", "tcg")
     )
+    warm: str = _option(
+        "auto",
+        "restore a saved machine: auto and on make one the first time, off boots",
+        choices=("auto", "on", "off"),
+    )
     network: str = _option("none", "network: none, or user for QEMU's user-mode network", choices=("none", "user"))
     disks: tuple[Disk, ...] = field(default=())
     filesystems: tuple[Filesystem, ...] = field(default=())
@@ -160,7 +165,7 @@ class Options:
         for name in keywords or ():
             if name not in known:
                 raise InvalidArgument(f"there is no option {name!r}; there are {', '.join(sorted(known))}")
-        return dataclasses.replace(result, **_tuples(keywords or {})).checked()
+        return dataclasses.replace(result, **_normal(keywords or {})).checked()
 
     def checked(self) -> Options:
         """Return these options, or raise InvalidArgument naming the first that cannot be meant.
@@ -185,6 +190,11 @@ class Options:
     def memory_mib(self) -> int:
         """The memory the machine gets, in MiB."""
         return DEFAULT_MEMORY if self.memory is None else self.memory
+
+    @property
+    def wants_warm(self) -> bool:
+        """Whether a saved machine may be restored."""
+        return self.warm != "off"
 
     @property
     def init_args_bytes(self) -> list[bytes]:
@@ -258,9 +268,12 @@ def with_state_dir(path: str | os.PathLike[str]) -> Option:
     return lambda options: dataclasses.replace(options, state_dir=path)
 
 
-def _tuples(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists are what people write in a call; a frozen Options holds tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in keywords.items()}
+def _normal(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """What people write in a call as Options holds it: a list is a tuple, ``warm=True`` is ``warm="on"``."""
+    normal = {name: tuple(value) if isinstance(value, list) else value for name, value in keywords.items()}
+    if isinstance(warm := normal.get("warm"), bool):
+        normal["warm"] = "on" if warm else "off"
+    return normal
 
 
 def _is_int(value: object) -> bool:

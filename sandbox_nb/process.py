@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import AnyStr, Generic
+from typing import TypedDict, TypeVar
 
 from sandbox_nb import streams
 from sandbox_nb.errors import DeadlineExceeded, InvalidArgument, ProcessFailed, ProcessTimedOut, SandboxError
@@ -43,6 +43,21 @@ Command = str | Sequence[str | bytes]
 Sink = Callable[[int, bytes], None]
 """Takes output as it comes: the file descriptor (1 or 2) and what was written to it."""
 
+Output = TypeVar("Output")
+
+
+class RunKeywords(TypedDict, total=False):
+    """What can be said of a command beside itself; AsyncSandbox.run describes each."""
+
+    input: str | bytes | None
+    stream: bool | Sink
+    check: bool
+    timeout: float | None
+    env: Mapping[str, str] | None
+    cwd: str
+    user: str
+
+
 OpenStream = Callable[[str], Awaitable[socket.socket]]
 """Opens the stream of an id and returns its connected, non-blocking socket."""
 
@@ -61,7 +76,7 @@ class Echo:
         out.flush()
 
 
-class Completed(subprocess.CompletedProcess[AnyStr], Generic[AnyStr]):
+class Completed(subprocess.CompletedProcess[Output]):
     """How a command ended: ``args``, ``returncode``, ``stdout``, ``stderr``, as in ``subprocess``.
 
     ``returncode`` is negative when a signal ended it; ``out_of_memory`` says that the guest's kernel did, for
@@ -69,7 +84,7 @@ class Completed(subprocess.CompletedProcess[AnyStr], Generic[AnyStr]):
     """
 
     def __init__(
-        self, args: Command, returncode: int, stdout: AnyStr, stderr: AnyStr, *, out_of_memory: bool = False
+        self, args: Command, returncode: int, stdout: Output, stderr: Output, *, out_of_memory: bool = False
     ) -> None:
         super().__init__(args, returncode, stdout, stderr)
         self.out_of_memory = out_of_memory
@@ -196,7 +211,7 @@ class RawProcess:
         """The exit status once it was waited for; negative: the signal that ended it."""
         if (ended := self._ended) is None:
             return None
-        return -ended.signal if ended.signal else ended.exit_code
+        return -int(ended.signal) if ended.signal else int(ended.exit_code)
 
     @property
     def out_of_memory(self) -> bool:

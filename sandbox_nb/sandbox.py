@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
 from sandbox_nb import process, streams
 from sandbox_nb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, ProtocolError, Unavailable
@@ -22,7 +22,17 @@ from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.guest.proto.system_ttrpc import SystemClient
 from sandbox_nb.launch import Boot, Progress, Running, launch
 from sandbox_nb.options import Option, Options
-from sandbox_nb.process import DEVNULL, PIPE, AsyncProcess, Command, Completed, RawProcess, Sink, Start
+from sandbox_nb.process import (
+    DEVNULL,
+    PIPE,
+    AsyncProcess,
+    Command,
+    Completed,
+    RawProcess,
+    RunKeywords,
+    Sink,
+    Start,
+)
 from sandbox_nb.ttrpc import Client
 
 __all__ = ["AsyncSandbox", "SandboxProtocol", "State"]
@@ -151,10 +161,14 @@ class AsyncSandbox:
     # Commands
 
     @overload
-    async def run(self, command: Command, *, text: Literal[True] = True, **keywords: Any) -> Completed[str]: ...
+    async def run(
+        self, command: Command, *, text: Literal[True] = True, **how: Unpack[RunKeywords]
+    ) -> Completed[str]: ...
 
     @overload
-    async def run(self, command: Command, *, text: Literal[False], **keywords: Any) -> Completed[bytes]: ...
+    async def run(
+        self, command: Command, *, text: Literal[False], **how: Unpack[RunKeywords]
+    ) -> Completed[bytes]: ...
 
     async def run(
         self,

@@ -27,6 +27,8 @@ _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 class SandboxMagics(Magics):
     """The magics of one IPython session, and the sandboxes they started, by name."""
 
+    shell: InteractiveShell
+
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self.sandboxes: dict[str, Sandbox] = {}

@@ -81,9 +81,7 @@ def _no_permission(device: Path) -> Accelerator:
         return Accelerator(
             "tcg", f"your membership of the group {group} is not yet effective", "log out and in again"
         )
-    return Accelerator(
-        "tcg", f"no permission for {device}", f"sudo usermod -aG {group} {user}, then log in again"
-    )
+    return Accelerator("tcg", f"no permission for {device}", f"sudo usermod -aG {group} {user}, then log in again")
 
 
 async def _proven(*, qemu: Path, probe: Path, guard: Path, cache: Path) -> Accelerator:
@@ -117,6 +115,12 @@ def _broken(accel: str, detail: str) -> Accelerator:
     return Accelerator(
         "tcg", f"/dev/{accel} is there but cannot run a guest: {detail}", "no remedy from inside this host"
     )
+
+
+def processor_flags() -> str:
+    """What the host's processor can do: a machine saved under KVM fits no other."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("flags")), "")
 
 
 def _verdict_key(qemu: Path) -> str:

@@ -16,6 +16,9 @@ RPC_PORT = 1025
 STREAM_PORT = 1026
 GUEST_CID = 3
 
+WAITING = b"sandbox_nb: waiting for a vsock device"
+"""What the agent says on the console when it is up and there is no device to call through yet."""
+
 # quiet…audit=0 leave out what Debian's kernel does at boot and a sandbox has no use for. panic=-1 with QEMU's
 # -no-reboot turns a guest panic into the end of QEMU, at once.
 _KERNEL_PARAMETERS = (
@@ -26,7 +29,7 @@ _KERNEL_PARAMETERS = (
 
 @dataclass(frozen=True)
 class Spec:
-    """What a machine is made of. ``memory`` in MiB."""
+    """What a machine is made of. ``memory`` in MiB; ``preload``: every module is loaded before the agent waits."""
 
     qemu: Path
     accel: str
@@ -34,6 +37,7 @@ class Spec:
     memory: int
     kernel: Path
     initrd: Path
+    preload: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,14 @@ class Fds:
 def kernel_command_line(spec: Spec) -> str:
     """What the guest's kernel is told; behind ``--`` stand the agent's own flags."""
     agent = f"-vsock-rpc-port={RPC_PORT} -vsock-stream-port={STREAM_PORT} -vsock-cid={GUEST_CID}"
-    return f"{_KERNEL_PARAMETERS} -- {agent}"
+    return f"{_KERNEL_PARAMETERS} -- {agent}{' -preload' if spec.preload else ''}"
 
 
-def argv(spec: Spec, fds: Fds) -> list[str]:
-    """QEMU's command line for a machine that waits, paused, for its devices and for ``cont``."""
+def argv(spec: Spec, fds: Fds, *, incoming: bool = False) -> list[str]:
+    """QEMU's command line for a machine that waits, paused, for its devices and for ``cont``.
+
+    With ``incoming`` it waits for the state of a saved machine first.
+    """
     return [
         str(spec.qemu),
         *("-name", "sandbox_nb,debug-threads=on"),
@@ -69,6 +76,7 @@ def argv(spec: Spec, fds: Fds) -> list[str]:
         *_root_ports(),
         *("-kernel", str(spec.kernel), "-initrd", str(spec.initrd)),
         *("-append", kernel_command_line(spec)),
+        *(["-incoming", "defer"] if incoming else []),
     ]
 
 

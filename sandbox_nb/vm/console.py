@@ -27,8 +27,18 @@ class Console:
         self._sock.setblocking(False)
         self._file = path.open("wb", buffering=0)
         self._room = FILE_LIMIT
+        self._awaited: tuple[bytes, asyncio.Future[None]] | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._read)
+
+    async def wait_for(self, text: bytes) -> None:
+        """Wait until the guest has written ``text`` among its last bytes. One waits at a time."""
+        self._awaited = (text, self._loop.create_future())
+        self._look()
+        try:
+            await self._awaited[1]
+        finally:
+            self._awaited = None
 
     def close(self) -> None:
         """Take what is still to be read, then let go of socket and file. Idempotent."""
@@ -53,8 +63,13 @@ class Console:
         else:
             self._loop.remove_reader(self._sock)
 
+    def _look(self) -> None:
+        if self._awaited is not None and self._awaited[0] in bytes(self.ring) and not self._awaited[1].done():
+            self._awaited[1].set_result(None)
+
     def _keep(self, data: bytes) -> None:
         self.ring.feed(data)
+        self._look()
         if self._room > 0:
             # A full disk must not take the machine down with it; the ring still has the end.
             with contextlib.suppress(OSError):

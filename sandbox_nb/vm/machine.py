@@ -17,9 +17,11 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from sandbox_nb.errors import FailedPrecondition, NotFound, ResourceExhausted, SandboxError, Unavailable
 from sandbox_nb.vm import command
+from sandbox_nb.vm import template as template_files
 from sandbox_nb.vm.command import Fds, Spec
 from sandbox_nb.vm.console import Console
 from sandbox_nb.vm.process import Child
+from sandbox_nb.vm.template import Template, copy_ram
 
 logger = logging.getLogger(__name__)
 
@@ -44,30 +46,38 @@ class Logs:
 class Machine:
     """A QEMU process with its QMP session and its console. Belongs to the event loop it was started in."""
 
-    def __init__(self, child: Child, qmp: QMPClient, console: Console) -> None:
+    def __init__(self, child: Child, qmp: QMPClient, console: Console, ram: int) -> None:
         self.child = child
         self.console = console
         self._qmp = qmp
+        self._ram = ram
+        self._migration: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._free_ports = [f"port{index}" for index in range(command.ROOT_PORTS)]
         self._shutdown_reason = ""
         self._events = asyncio.create_task(self._follow_events(), name="qmp-events")
 
     @classmethod
-    async def spawn(cls, spec: Spec, *, guard: Path, logs: Logs) -> Machine:
+    async def spawn(cls, spec: Spec, *, guard: Path, logs: Logs, template: Template | None = None) -> Machine:
         """Start QEMU and return once it answers QMP; the guest is paused, nothing is plugged.
 
-        Raises Unavailable with QEMU's own words when it ends instead, FailedPrecondition when it is too old.
+        With a template, the guest is the one that was saved, and its RAM is copied while QEMU starts.
+
+        Raises Unavailable with QEMU's own words when it ends instead, FailedPrecondition when it is too old or
+        does not take the template.
         """
         with ExitStack() as undo, ExitStack() as given_away:
             ram = _memfd(spec.memory << 20)
-            given_away.callback(os.close, ram)
+            undo.callback(os.close, ram)
+            filling = asyncio.ensure_future(
+                asyncio.to_thread(copy_ram, template, ram) if template else asyncio.sleep(0)
+            )
             qmp_end, qmp_qemu = _socket_pair(undo, given_away)
             console_end, console_qemu = _socket_pair(undo, given_away)
             console = Console(console_end, logs.console)
             undo.callback(console.close)
             fds = Fds(ram=ram, qmp=qmp_qemu.fileno(), console=console_qemu.fileno())
             child = Child.spawn(
-                command.argv(spec, fds),
+                command.argv(spec, fds, incoming=template is not None),
                 name="QEMU",
                 guard=guard,
                 pass_fds=(fds.ram, fds.qmp, fds.console),
@@ -76,12 +86,21 @@ class Machine:
             given_away.close()
             try:
                 qmp = await _connect_qmp(qmp_end, child)
+                await filling
             except BaseException:
+                await asyncio.wait({filling})  # the thread writes to the RAM; it must not be closed under it
                 child.kill()
                 await child.wait()
                 raise
             undo.pop_all()
-        return cls(child, qmp, console)
+        machine = cls(child, qmp, console, ram)
+        if template is not None:
+            try:
+                await machine._load(template.state)
+            except BaseException:
+                await machine.close()
+                raise
+        return machine
 
     async def execute(self, verb: str, arguments: dict[str, Any] | None = None) -> Any:
         """Send a QMP command and return its answer.
@@ -106,9 +125,7 @@ class Machine:
     async def plug(self, driver: str, name: str, **properties: Any) -> None:
         """Plug a device into a free root port. Raises ResourceExhausted when there is none."""
         if not self._free_ports:
-            raise ResourceExhausted(
-                f"no root port is free for {name}: {command.ROOT_PORTS} devices are the most"
-            )
+            raise ResourceExhausted(f"no root port is free for {name}: {command.ROOT_PORTS} devices are the most")
         port = self._free_ports.pop(0)
         try:
             await self.execute("device_add", {"driver": driver, "id": name, "bus": port, **properties})
@@ -119,6 +136,39 @@ class Machine:
     async def resume(self) -> None:
         """Let the guest run."""
         await self.execute("cont")
+
+    async def pause(self) -> None:
+        """Stop the guest where it is."""
+        await self.execute("stop")
+
+    async def save(self, folder: Path, about: dict[str, Any]) -> None:
+        """Write the paused machine to ``folder`` as a template. Nothing unmigratable may be plugged."""
+        with (folder / template_files.STATE).open("wb", buffering=0) as state:
+            await self._prepare_migration(state.fileno())
+            await self.execute("migrate", {"uri": "fd:state"})
+            await self._migrated()
+        size = os.fstat(self._ram).st_size
+        mark = await asyncio.to_thread(template_files.write_ram, self._ram, size, folder)
+        template_files.write_record(folder, size, mark, about)
+
+    async def _load(self, path: Path) -> None:
+        with path.open("rb", buffering=0) as state:
+            await self._prepare_migration(state.fileno())
+            await self.execute("migrate-incoming", {"uri": "fd:state"})
+            await self._migrated()
+
+    async def _prepare_migration(self, state: int) -> None:
+        """Leave the RAM out, and hand QEMU the file: its sandbox forbids ``exec:``, 7.2 knows no ``file:``."""
+        capabilities = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
+        await self.execute("migrate-set-capabilities", {"capabilities": capabilities})
+        self._qmp.send_fd_scm(state)
+        await self.execute("getfd", {"fdname": "state"})
+
+    async def _migrated(self) -> None:
+        status = await self._migration
+        self._migration = asyncio.get_running_loop().create_future()
+        if status != "completed":
+            raise FailedPrecondition(f"QEMU did not take the machine's state: {status}; {self.child.log.tail(3)}")
 
     async def wait_gone(self) -> Unavailable:
         """Wait until QEMU has ended; return the error that tells why."""
@@ -138,6 +188,12 @@ class Machine:
             await self.child.stop()
             await self._end_session()
             self.console.close()
+            self._close_ram()
+
+    def _close_ram(self) -> None:
+        if self._ram >= 0:
+            os.close(self._ram)
+            self._ram = -1
 
     async def _follow_events(self) -> None:
         event: Any
@@ -145,6 +201,11 @@ class Machine:
             logger.debug("QMP event %s", event)
             if event["event"] == "SHUTDOWN":
                 self._shutdown_reason = event["data"]["reason"]
+            elif event["event"] == "MIGRATION" and event["data"]["status"] in ("completed", "failed"):
+                self._migration.set_result(event["data"]["status"])
+        # QEMU is gone: nobody may wait for a migration that nobody will finish.
+        if not self._migration.done():
+            self._migration.set_result("QEMU ended")
 
     async def _end_session(self) -> None:
         with contextlib.suppress(QMPError, EOFError, OSError):

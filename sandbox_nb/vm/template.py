@@ -1,0 +1,206 @@
+"""Templates: a machine booted once and saved while its agent waits, to be restored for every later start.
+
+A template is a folder with the guest's RAM (a sparse file), QEMU's state of everything else (0.3 MB, written by
+``migrate`` with ``x-ignore-shared``), and a record. It is found by a key, a digest of all that went into the
+machine, so that any difference is another template; and it is believed only when its record fits its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RAM, STATE, RECORD = "ram", "state", "template.json"
+
+MAX_CACHE = 4 << 30
+"""Bytes on disk that all templates together may take; the least recently used go first."""
+
+MAX_AGE = 30 * 24 * 3600
+"""Seconds after which an unused template goes."""
+
+_MARK_SIZE = 16
+_BLOCK = 64 * 1024
+_ZEROS = bytes(_BLOCK)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A saved machine. ``size`` is that of its RAM in bytes."""
+
+    folder: Path
+    size: int
+
+    @property
+    def ram(self) -> Path:
+        """The RAM's file: ``size`` bytes, and the mark that says it is whole."""
+        return self.folder / RAM
+
+    @property
+    def state(self) -> Path:
+        """The file ``migrate`` wrote."""
+        return self.folder / STATE
+
+    def disk_usage(self) -> int:
+        """Bytes on disk; holes take none."""
+        return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
+
+
+def key(parts: dict[str, Any]) -> str:
+    """The key for a machine described by ``parts``, which must be JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def find(cache: Path, name: str) -> Template | None:
+    """Return the template of the key ``name`` if it is there and whole. A torn one is removed, never believed."""
+    folder = cache / name
+    if not folder.is_dir():
+        return None
+    try:
+        template = _checked(folder)
+    except (OSError, ValueError, KeyError):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    with contextlib.suppress(OSError):  # a cache we may read and not write is used as it is
+        os.utime(folder)
+    return template
+
+
+@contextlib.contextmanager
+def building(cache: Path, name: str) -> Iterator[Path | None]:
+    """Lend a folder to build the template ``name`` in; publish it by renaming when the block ends well.
+
+    Yields None when somebody else is building this very template: then there is nothing to do. What a process that
+    died left half-made is swept.
+    """
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (cache / f".{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        unfinished = cache / f".{name}.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        try:
+            yield unfinished
+            if not (cache / name).exists():
+                unfinished.rename(cache / name)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    prune(cache, keep=name)
+
+
+def write_ram(source: int, size: int, folder: Path) -> str:
+    """Write the RAM behind the descriptor ``source`` to ``folder``, leaving out what is zero; return its mark."""
+    mark = secrets.token_bytes(_MARK_SIZE)
+    with (folder / RAM).open("wb", buffering=0) as target, mmap.mmap(source, size, prot=mmap.PROT_READ) as ram:
+        os.truncate(target.fileno(), size)
+        with memoryview(ram) as view:
+            for start, end in _extents(source, size):
+                for offset in range(start, end, _BLOCK):
+                    block = view[offset : min(offset + _BLOCK, end)]
+                    if block != _ZEROS[: len(block)]:
+                        os.pwrite(target.fileno(), block, offset)
+                    block.release()
+        os.pwrite(target.fileno(), mark, size)
+    return mark.hex()
+
+
+def write_record(folder: Path, size: int, mark: str, about: dict[str, Any]) -> None:
+    """Write the record, last: a template without one is not believed. ``about`` is for people to read."""
+    record = {"size": size, "mark": mark, "state": _digest(folder / STATE), "about": about}
+    (folder / RECORD).write_text(json.dumps(record, indent=2))
+
+
+def copy_ram(template: Template, target: int) -> None:
+    """Fill the RAM behind the descriptor ``target``; holes stay holes. Blocks: run it in a thread."""
+    with template.ram.open("rb", buffering=0) as source:
+        for start, end in _extents(source.fileno(), template.size):
+            os.lseek(target, start, os.SEEK_SET)
+            while start < end:
+                start += os.sendfile(target, source.fileno(), start, end - start)
+
+
+def list_templates(cache: Path) -> list[Template]:
+    """The whole templates, most recently used first."""
+    folders = [folder for folder in _folders(cache) if not folder.name.startswith(".")]
+    return [template for folder in folders if (template := find_unused(folder)) is not None]
+
+
+def find_unused(folder: Path) -> Template | None:
+    """Like ``find``, for looking: nothing is removed, and it does not count as use."""
+    try:
+        return _checked(folder)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def remove(template: Template) -> None:
+    """Remove a template. Machines restored from it go on: they have their own copy."""
+    shutil.rmtree(template.folder, ignore_errors=True)
+
+
+def prune(cache: Path, *, keep: str, max_bytes: int = MAX_CACHE, max_age: float = MAX_AGE) -> list[Path]:
+    """Remove templates unused for too long, and the least recently used beyond ``max_bytes``; return them."""
+    removed, total = [], 0
+    for template in list_templates(cache):
+        total += template.disk_usage()
+        old = time.time() - template.folder.stat().st_mtime > max_age
+        if template.folder.name != keep and (old or total > max_bytes):
+            remove(template)
+            removed.append(template.folder)
+    return removed
+
+
+def _folders(cache: Path) -> list[Path]:
+    if not cache.is_dir():
+        return []
+    return sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+
+
+def _checked(folder: Path) -> Template:
+    """The template in ``folder``; raises OSError, KeyError or ValueError when it is not whole."""
+    record = json.loads((folder / RECORD).read_text())
+    template = Template(folder, int(record["size"]))
+    if _digest(template.state) != record["state"]:
+        raise ValueError("the state is not the one that was saved")
+    if template.ram.stat().st_size != template.size + _MARK_SIZE:
+        raise ValueError("the RAM has not the size that was saved")
+    with template.ram.open("rb") as ram:
+        ram.seek(template.size)
+        if ram.read().hex() != record["mark"]:
+            raise ValueError("the RAM is not the one that was saved")
+    return template
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The ranges of ``fd`` below ``size`` that are no holes."""
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return
+            raise
+        if start >= size:
+            return
+        position = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, position

@@ -1,0 +1,123 @@
+"""Templates as files: holes, marks, locks, and what is not believed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from sandbox_nb.vm import template
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def ram():
+    """8 MiB of which the second and the last are written, and the fourth written with zeros."""
+    fd = os.memfd_create("test")
+    os.ftruncate(fd, 8 * MIB)
+    os.pwrite(fd, os.urandom(MIB), MIB)
+    os.pwrite(fd, bytes(MIB), 3 * MIB)
+    os.pwrite(fd, b"end", 8 * MIB - 3)
+    yield fd
+    os.close(fd)
+
+
+def made(cache, name, ram):
+    with template.building(cache, name) as folder:
+        (folder / template.STATE).write_bytes(b"state of " + name.encode())
+        mark = template.write_ram(ram, 8 * MIB, folder)
+        template.write_record(folder, 8 * MIB, mark, {"made": "by a test"})
+    return template.find(cache, name)
+
+
+def test_ram_comes_back_as_it_went_and_holes_stay_holes(tmp_path, ram):
+    saved = made(tmp_path, "a", ram)
+    assert saved.ram.stat().st_blocks * 512 < 2 * MIB
+    copy = os.memfd_create("copy")
+    os.ftruncate(copy, saved.size)
+    template.copy_ram(saved, copy)
+    assert os.pread(copy, 8 * MIB, 0) == os.pread(ram, 8 * MIB, 0)
+    assert os.fstat(copy).st_blocks * 512 < 2 * MIB
+    os.close(copy)
+
+
+def tear_state(folder):
+    (folder / template.STATE).write_bytes(b"something else")
+
+
+def tear_ram(folder):
+    os.truncate(folder / template.RAM, 5 * MIB)
+
+
+def tear_mark(folder):
+    with (folder / template.RAM).open("r+b") as file:
+        file.seek(8 * MIB)
+        file.write(bytes(16))
+
+
+def tear_record(folder):
+    (folder / template.RECORD).write_text("{")
+
+
+def lose_record(folder):
+    (folder / template.RECORD).unlink()
+
+
+@pytest.mark.parametrize("tear", [tear_state, tear_ram, tear_mark, tear_record, lose_record])
+def test_a_torn_template_is_removed_and_never_believed(tmp_path, ram, tear):
+    saved = made(tmp_path, "a", ram)
+    tear(saved.folder)
+    assert template.find(tmp_path, "a") is None
+    assert not saved.folder.exists()
+
+
+def test_a_build_that_fails_publishes_nothing(tmp_path):
+    with pytest.raises(RuntimeError), template.building(tmp_path, "a"):
+        raise RuntimeError
+    assert template.find(tmp_path, "a") is None
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_what_a_dead_builder_left_is_swept_by_the_next(tmp_path, ram):
+    (tmp_path / ".a.new").mkdir()
+    (tmp_path / ".a.new" / template.STATE).write_text("half")
+    assert made(tmp_path, "a", ram) is not None
+
+
+def test_only_one_builds_a_template(tmp_path):
+    seen = []
+    with template.building(tmp_path, "a") as first:
+        assert first is not None
+
+        def other():
+            with template.building(tmp_path, "a") as second:
+                seen.append(second)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        (first / "x").touch()
+    assert seen == [None]
+
+
+def test_the_key_changes_with_anything():
+    parts = {"qemu": ["/usr/bin/qemu", 1, 2], "argv": ["-m", "256M"]}
+    keys = {template.key(parts), template.key({**parts, "argv": ["-m", "512M"]}), template.key({**parts, "x": 1})}
+    assert len(keys) == 3
+    assert template.key(dict(reversed(parts.items()))) in keys
+
+
+def test_the_least_recently_used_go_when_the_cache_is_full_and_the_old_in_any_case(tmp_path, ram):
+    for number, name in enumerate("abc"):
+        saved = made(tmp_path, name, ram)
+        used = time.time() - 1000 * (3 - number)
+        os.utime(saved.folder, (used, used))
+    usage = saved.disk_usage()
+    assert [path.name for path in template.prune(tmp_path, keep="c", max_bytes=2 * usage)] == ["a"]
+    assert [path.name for path in template.prune(tmp_path, keep="c", max_age=1500)] == ["b"]
+    assert [found.folder.name for found in template.list_templates(tmp_path)] == ["c"]
+    template.prune(tmp_path, keep="c", max_bytes=0)
+    assert template.find(tmp_path, "c") is not None
