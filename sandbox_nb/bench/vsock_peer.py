@@ -1,0 +1,252 @@
+"""A machine for measuring and testing the vsock device: QEMU, device processes, and a guest program that moves bytes.
+
+The guest program (tests/vsock/guest) is compiled with ziglang and takes the agent's place in the base image. It
+answers requests on vsock, TCP and virtio-serial alike; peer.c describes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import platformdirs
+
+from sandbox_nb.errors import FailedPrecondition
+from sandbox_nb.guest import image
+
+PORT = 5000
+GUEST_CID = 3
+DEVICE = Path(__file__).parents[1] / "vsock" / "__main__.py"
+SOURCES = Path(__file__).parents[2] / "tests" / "vsock" / "guest"
+MEMORY = 256
+
+_REQUEST = struct.Struct("<IIQQ")
+_ANSWER = struct.Struct("<Q")
+
+
+def request(verb: str, *, block: int = 1 << 20, count: int = 0, argument: int = 0) -> bytes:
+    """A request to the guest program."""
+    return _REQUEST.pack(ord(verb), block, count, argument)
+
+
+def read_exactly(sock: socket.socket, size: int) -> bytes:
+    """`size` bytes from a blocking socket; EOFError if it ends first."""
+    data = bytearray()
+    while len(data) < size:
+        piece = sock.recv(size - len(data))
+        if not piece:
+            raise EOFError(f"ended after {len(data)} of {size} bytes")
+        data += piece
+    return bytes(data)
+
+
+def read_answer(sock: socket.socket) -> int:
+    """The number a request ends with."""
+    (value,) = _ANSWER.unpack(read_exactly(sock, _ANSWER.size))
+    return int(value)
+
+
+def guest_program() -> Path:
+    """Compile the guest program, once for each state of its source."""
+    sources = sorted(SOURCES.glob("*.[ch]"))
+    if not sources:
+        raise FailedPrecondition(f"the guest program's source is not in {SOURCES}: run this from the repository")
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    program = Path(platformdirs.user_cache_dir("sandbox_nb")) / "bench" / f"peer-{digest}"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-musl"]
+        units = [source for source in sources if source.suffix == ".c"]
+        with tempfile.TemporaryDirectory(dir=program.parent) as folder:
+            made = Path(folder) / "peer"
+            subprocess.run([*compiler, "-static", "-O2", "-Wall", "-Werror", *units, "-o", made], check=True)
+            made.rename(program)
+    return program
+
+
+class Device:
+    """A device process, its two sockets in `folder`."""
+
+    def __init__(self, folder: Path, *, cid: int = GUEST_CID, arguments: Sequence[str] = ()) -> None:
+        self.vhost = folder / "vhost"
+        self.uds = folder / "v"
+        self.errors = folder / "device.log"
+        command = [sys.executable, "-I", "-S", str(DEVICE), "--socket", str(self.vhost), "--uds", str(self.uds)]
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen([*command, "--cid", str(cid), *arguments], stderr=errors)
+        while not self.uds.exists():
+            if self.process.poll() is not None:
+                raise FailedPrecondition(f"the device ended: {self.errors.read_text()}")
+            time.sleep(0.002)
+
+    def dial(self, port: int = PORT, *, timeout: float = 60) -> socket.socket:
+        """A blocking socket connected to a guest port; ConnectionRefusedError if the guest refuses it."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(timeout)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        try:
+            sock.connect(str(self.uds))
+            sock.sendall(b"CONNECT %d\n" % port)
+            line = b""
+            while not line.endswith(b"\n"):
+                byte = sock.recv(1)
+                if not byte:
+                    raise ConnectionRefusedError(f"guest port {port} refused")
+                line += byte
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def listen(self, port: int) -> socket.socket:
+        """A socket the guest reaches as host port `port`."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(f"{self.uds}_{port}")
+        sock.listen(128)
+        sock.settimeout(60)
+        return sock
+
+    def anonymous_kib(self) -> int:
+        """The process's own memory (RssAnon), in KiB."""
+        return self._status("RssAnon")
+
+    def _status(self, name: str) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{name}:")))
+
+    def cpu_seconds(self) -> float:
+        """Processor time used so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> None:
+        """End the process as its owner would."""
+        self.process.terminate()
+        self.process.wait(10)
+
+
+class Machine:
+    """One QEMU with the guest program, no device plugged but those in `arguments`; `plug_vsock` adds one."""
+
+    def __init__(self, folder: Path, *, arguments: Sequence[str] = (), append: str = "") -> None:
+        found = image.ensure("base", agent=guest_program())
+        self._qmp = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.console = folder / "console.log"
+        self.errors = folder / "qemu.log"
+        self._buffer = b""
+        self._qmp_path = folder / "qmp"
+        command = [
+            *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
+            *("-M", "q35,accel=tcg,memory-backend=ram", "-cpu", "max", "-m", f"{MEMORY}M"),
+            *("-object", f"memory-backend-memfd,id=ram,size={MEMORY}M,share=on"),
+            *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+            *("-qmp", f"unix:{self._qmp_path},server=on,wait=off", "-serial", f"file:{self.console}"),
+            *(word for n in range(4) for word in ("-device", f"pcie-root-port,id=slot{n},chassis={n + 1}")),
+            *("-kernel", str(found.kernel), "-initrd", str(found.initrd)),
+            *("-append", f"console=ttyS0 quiet loglevel=3 panic=-1 nokaslr mitigations=off tsc=reliable {append}"),
+            *arguments,
+        ]
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(command, stderr=errors)
+        self._connect()
+
+    def _connect(self) -> None:
+        while True:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                self._qmp.connect(str(self._qmp_path))
+                break
+            if self.process.poll() is not None:
+                raise FailedPrecondition(f"QEMU ended: {self.errors.read_text()}")
+            time.sleep(0.01)
+        self._read_line()
+        self.execute("qmp_capabilities")
+
+    def _read_line(self) -> Any:
+        while b"\n" not in self._buffer:
+            piece = self._qmp.recv(65536)
+            if not piece:
+                raise EOFError("QEMU closed its control socket")
+            self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return json.loads(line)
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """A QMP command's answer; events meanwhile are passed over."""
+        message = {"execute": command, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}
+        self._qmp.sendall(json.dumps(message).encode() + b"\n")
+        while True:
+            answer = self._read_line()
+            if "error" in answer:
+                raise RuntimeError(f"{command}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
+
+    def wait_event(self, name: str, **data: Any) -> None:
+        """Wait for an event with this data."""
+        while True:
+            event = self._read_line()
+            if event.get("event") == name and data.items() <= event.get("data", {}).items():
+                return
+
+    def plug_vsock(self, device: Device, *, name: str = "vsock", slot: int = 0) -> None:
+        """Plug a vsock device served by `device`."""
+        address = {"type": "unix", "data": {"path": str(device.vhost)}}
+        backend = {"type": "socket", "data": {"addr": address, "server": False}}
+        self.execute("chardev-add", id=f"{name}-chardev", backend=backend)
+        self.execute(
+            "device_add", driver="vhost-user-vsock-pci", id=name, chardev=f"{name}-chardev", bus=f"slot{slot}"
+        )
+
+    def unplug_vsock(self, *, name: str = "vsock") -> None:
+        """Unplug it again."""
+        self.execute("device_del", id=name)
+        self.wait_event("DEVICE_DELETED", device=name)
+        self.execute("chardev-remove", id=f"{name}-chardev")
+
+    def wait_ready(self, *, times: int = 1) -> None:
+        """Wait until the guest program has said, for the nth time, that it is ready."""
+        while self.console.read_bytes().count(b"peer: ready") < times:
+            if self.process.poll() is not None:
+                raise FailedPrecondition(f"QEMU ended: {self.errors.read_text()}{self.console.read_text()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End QEMU."""
+        self._qmp.close()
+        self.process.kill()
+        self.process.wait(10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@contextlib.contextmanager
+def running(*, arguments: Sequence[str] = (), device: Sequence[str] = ()) -> Iterator[tuple[Machine, Device]]:
+    """A booted machine with a vsock device plugged, and that device; ended and removed after."""
+    folder = Path(tempfile.mkdtemp(prefix="vsock-"))
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        process = Device(folder, arguments=device)
+        stack.callback(process.stop)
+        machine = stack.enter_context(Machine(folder, arguments=arguments))
+        machine.plug_vsock(process)
+        machine.wait_ready()
+        yield machine, process

@@ -1,0 +1,382 @@
+r"""Guest ports as UNIX sockets: which stream a packet belongs to, and which stream may send next.
+
+The host's side is Firecracker's hybrid vsock. To reach a guest port, connect to the device's socket, send
+`CONNECT <port>\n` and read `OK <number>\n`; bytes sent along with the line arrive too; closed without OK is a
+refusal (nothing listens there, no guest, or too many connections). To be reached by the guest on a port,
+listen on `<socket>_<port>`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from . import packet
+from .connection import Connection, Event, ProtocolViolation, State, reset_reply
+from .framing import parse
+from .loop import ERROR, HANG_UP, PEER_DONE, READ, WRITE
+from .packet import HOST_CID, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, STREAM, Header
+from .stream import EVENTS, Stream
+
+if TYPE_CHECKING:
+    from .framing import Inbox
+    from .loop import Loop
+    from .virtqueue import Chain
+
+TIMEOUT = 5.0
+"""Seconds for each step of opening a connection: the CONNECT line, the guest's answer, the host's accept."""
+DIAL_RETRY = 0.01
+"""Seconds between tries to connect to a host's socket whose backlog is full: the kernel has no event for that."""
+
+MAX_LINE = 32
+"""Longest CONNECT line, in bytes."""
+
+QUANTUM = 256 * 1024
+"""Bytes one stream may send before the next one's turn."""
+
+MAX_WINDOW = 1024 * 1024
+MIN_WINDOW = 16 * 1024
+WINDOW_BUDGET = 16 * 1024 * 1024
+"""Room granted to the guest, in bytes: for a connection at most and at least, and the total where it is least.
+
+It is also the most that is kept in memory when a host's socket is not read: the budget, and the least window
+for each connection.
+"""
+
+MAX_REPLIES = 128
+"""Resets waiting for the guest to make room, after which nothing more is taken from it (virtio 1.2, 5.10.6.4)."""
+
+FIRST_PORT = 1 << 30
+"""Host ports of connections the host opens count up from here, clear of those the guest may be told to dial."""
+LAST_PORT = (1 << 32) - 2
+
+
+class Bridge:
+    """The connections of one guest."""
+
+    def __init__(self, loop: Loop, listener: socket.socket, uds: str, guest_cid: int, limit: int) -> None:
+        self.attached = False
+        """Whether a front end (QEMU) is connected: without one there is no guest to wait for."""
+        self._loop = loop
+        self._listener = listener
+        self._uds = uds
+        self._guest_cid = guest_cid
+        self._limit = limit
+        self._streams: dict[tuple[int, int], Stream] = {}
+        self._handshakes: dict[socket.socket, float] = {}
+        self._opening: dict[Stream, float] = {}
+        self._dialling: dict[Stream, str] = {}
+        self._lingering: set[Stream] = set()
+        self._replies: deque[Header] = deque()
+        self._pending: dict[Stream, None] = {}
+        self._readable: dict[Stream, None] = {}
+        self._granted = 0
+        self._retry_at = 0.0
+        self._next_port = FIRST_PORT
+        loop.watch(listener.fileno(), READ, self._accept)
+
+    # From the host: opening.
+
+    def _accept(self, _events: int) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:  # gone again already
+            return
+        if self._full() or not self.attached:
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._handshakes[sock] = monotonic() + TIMEOUT
+        self._loop.watch(sock.fileno(), EVENTS, lambda events: self._handshake(sock, events))
+
+    def _full(self) -> bool:
+        return len(self._streams) + len(self._handshakes) + len(self._lingering) >= self._limit
+
+    def _handshake(self, sock: socket.socket, events: int) -> None:
+        """Look for the CONNECT line without taking what follows it out of the socket."""
+        try:
+            line, newline, _ = sock.recv(MAX_LINE, socket.MSG_PEEK).partition(b"\n")
+        except OSError:
+            line, newline = b"", b""
+        if not newline:
+            if len(line) == MAX_LINE or events & (PEER_DONE | HANG_UP | ERROR):
+                self._refuse(sock)
+            return
+        word, _, number = line.partition(b" ")
+        port = int(number) if number.isdigit() else -1
+        if word.upper() != b"CONNECT" or not 0 <= port <= LAST_PORT or not self.attached:
+            self._refuse(sock)
+            return
+        sock.recv(len(line) + 1)
+        del self._handshakes[sock]
+        self._request(Stream(sock, self._loop), port)
+
+    def _refuse(self, sock: socket.socket) -> None:
+        del self._handshakes[sock]
+        self._loop.discard(sock)
+
+    def _request(self, stream: Stream, guest_port: int) -> None:
+        while (self._next_port, guest_port) in self._streams:
+            self._advance_port()
+        connection = self._connect(stream, self._next_port, guest_port)
+        self._advance_port()
+        connection.request()
+        self._pending[stream] = None
+        self._loop.hand_over(stream.socket.fileno(), lambda events: self._on_socket(stream, events))
+
+    def _advance_port(self) -> None:
+        self._next_port = self._next_port + 1 if self._next_port < LAST_PORT else FIRST_PORT
+
+    def _connect(self, stream: Stream, host_port: int, guest_port: int) -> Connection:
+        window = max(MIN_WINDOW, min(MAX_WINDOW, (WINDOW_BUDGET - self._granted) // 4))
+        connection = Connection(self._guest_cid, host_port, guest_port, window)
+        self._granted += window
+        stream.connection = connection
+        self._streams[host_port, guest_port] = stream
+        self._opening[stream] = monotonic() + TIMEOUT
+        return connection
+
+    # From the guest: opening.
+
+    def _dial(self, header: Header) -> None:
+        path = f"{self._uds}_{header.dst_port}"
+        if self._full():
+            self._replies.append(reset_reply(header))
+            return
+        stream = Stream(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), self._loop)
+        connection = self._connect(stream, header.dst_port, header.src_port)
+        connection.credit.update(header.buf_alloc, header.fwd_cnt)
+        self._loop.watch(stream.socket.fileno(), EVENTS, lambda events: self._on_socket(stream, events))
+        self._try_dial(stream, path)
+
+    def _try_dial(self, stream: Stream, path: str) -> None:
+        try:
+            stream.socket.connect(path)
+        except BlockingIOError:  # the listener's backlog is full
+            self._dialling[stream] = path
+        except OSError:  # nobody listens
+            self._reset(stream)
+        else:
+            self._dialling.pop(stream, None)
+            del self._opening[stream]
+            assert stream.connection
+            stream.connection.accept()
+            self._pending[stream] = None
+            self._readable[stream] = None
+
+    # Time.
+
+    @property
+    def deadline(self) -> float | None:
+        """When `expire` is next needed, in seconds of the monotonic clock."""
+        if not self._handshakes and not self._opening:
+            return None
+        deadlines = [next(iter(waiting.values())) for waiting in (self._handshakes, self._opening) if waiting]
+        if self._dialling:
+            deadlines.append(self._retry_at)
+        return min(deadlines)
+
+    def expire(self) -> None:
+        """Try again what is to be tried again, give up what has waited too long."""
+        now = monotonic()
+        if self._retry_at <= now:
+            self._retry_at = now + DIAL_RETRY
+            for stream, path in tuple(self._dialling.items()):
+                self._try_dial(stream, path)
+        for sock, deadline in tuple(self._handshakes.items()):
+            if deadline > now:
+                break  # all wait equally long, so they are in order
+            self._refuse(sock)
+        for stream, deadline in tuple(self._opening.items()):
+            if deadline > now:
+                break
+            self._reset(stream)
+
+    # Ending.
+
+    def guest_gone(self) -> None:
+        """The guest was reset, unplugged or ended, and its connections with it.
+
+        A request it has not seen yet waits for the next guest, unless the front end is gone too.
+        """
+        for stream in tuple(self._streams.values()):
+            assert stream.connection
+            if not (self.attached and stream.connection.unseen):
+                self._release(stream)
+        self._replies.clear()
+
+    def _reset(self, stream: Stream) -> None:
+        assert stream.connection
+        self._replies.append(stream.connection.reset())
+        self._release(stream)
+
+    def _release(self, stream: Stream) -> None:
+        """The guest is done with a stream; its socket is closed once all the guest sent is delivered."""
+        connection = stream.connection
+        assert connection
+        del self._streams[connection.host_port, connection.guest_port]
+        self._granted -= connection.credit.buf_alloc
+        for waiting in (self._opening, self._dialling, self._pending, self._readable):
+            waiting.pop(stream, None)
+        stream.connection = None
+        self._lingering.add(stream)
+        self._settle(stream)
+
+    def _settle(self, stream: Stream) -> None:
+        """Draw the conclusions from how a stream's socket and connection stand."""
+        connection = stream.connection
+        if connection is None:
+            if stream.broken or not stream.backlog:
+                self._lingering.discard(stream)
+                self._loop.discard(stream.socket)
+            return
+        if connection.state is not State.ESTABLISHED:
+            return
+        if stream.broken:
+            connection.shutdown(SHUTDOWN_RECEIVE)
+        if stream.eof:
+            connection.shutdown(SHUTDOWN_BOTH if stream.hung_up else SHUTDOWN_SEND)
+        if connection.guest_shut & SHUTDOWN_SEND and not stream.backlog and not stream.finished:
+            stream.finish()
+        if connection.pending:
+            self._pending[stream] = None
+
+    # From the host: an open stream.
+
+    def _on_socket(self, stream: Stream, events: int) -> None:
+        if events & HANG_UP:
+            stream.hung_up = True
+            stream.broken |= stream.connection is None
+        if events & WRITE and stream.backlog:
+            self._forwarded(stream, stream.flush())
+        elif stream.connection is None or stream.eof:
+            self._settle(stream)
+        connection = stream.connection
+        if connection and not stream.eof and connection.state is State.ESTABLISHED:
+            self._readable[stream] = None
+
+    def _forwarded(self, stream: Stream, size: int) -> None:
+        if stream.connection:
+            stream.connection.forwarded(size)
+        self._settle(stream)
+
+    # From the guest.
+
+    @property
+    def accepting(self) -> bool:
+        """Whether packets from the guest may be taken: not while answers to earlier ones pile up."""
+        return len(self._replies) < MAX_REPLIES
+
+    def receive(self, chains: list[Chain]) -> None:
+        """Handle packets from the guest. Their payload is written to sockets, or kept, before this returns."""
+        gathered: dict[Stream, list[memoryview]] = {}
+        for chain in chains:
+            header, payload = parse(chain)
+            stream = self._streams.get((header.dst_port, header.src_port))
+            if not self._ours(header):
+                continue
+            if stream is None:
+                self._receive_stray(header)
+                continue
+            connection = stream.connection
+            assert connection
+            try:
+                if header.op == packet.RW:
+                    connection.receive_data(header)
+                    gathered.setdefault(stream, []).extend(payload)
+                else:
+                    if views := gathered.pop(stream, None):
+                        self._forwarded(stream, stream.write(views))
+                    self._receive_control(stream, connection, header)
+            except ProtocolViolation:
+                gathered.pop(stream, None)
+                self._reset(stream)
+                continue
+            if stream.starved and connection.credit.peer_free:
+                stream.starved = False
+                self._readable[stream] = None
+        for stream, views in gathered.items():
+            self._forwarded(stream, stream.write(views))
+
+    def _ours(self, header: Header) -> bool:
+        """Whether a packet is addressed as this device's guest must; one to another host or type is answered."""
+        if header.src_cid != self._guest_cid:
+            return False
+        if header.dst_cid == HOST_CID and header.type == STREAM:
+            return True
+        if header.op != packet.RST:
+            self._replies.append(reset_reply(header))
+        return False
+
+    def _receive_stray(self, header: Header) -> None:
+        if header.op == packet.REQUEST:
+            self._dial(header)
+        elif header.op != packet.RST:
+            self._replies.append(reset_reply(header))
+
+    def _receive_control(self, stream: Stream, connection: Connection, header: Header) -> None:
+        event = connection.receive(header)
+        if event is Event.CONNECTED:
+            del self._opening[stream]
+            stream.write([memoryview(b"OK %d\n" % connection.host_port)])
+            self._readable[stream] = None
+        elif event is Event.RESET:
+            self._release(stream)
+            return
+        elif event is Event.SHUTDOWN:
+            if (
+                connection.guest_shut == SHUTDOWN_BOTH
+            ):  # closed there: the answer that frees the guest's port is RST
+                self._reset(stream)
+                return
+            if connection.guest_shut & SHUTDOWN_RECEIVE:
+                stream.refuse_input()
+        self._settle(stream)
+
+    # To the guest.
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything for the guest."""
+        return bool(self._replies or self._pending or self._readable)
+
+    def feed(self, inbox: Inbox) -> None:
+        """Give the guest what waits for it, each stream its share, as far as there are buffers."""
+        replies = self._replies
+        while replies and inbox.put(replies[0]):
+            replies.popleft()
+        while self._pending and inbox.ready():
+            stream = next(iter(self._pending))
+            assert stream.connection
+            if header := stream.connection.next_packet():
+                inbox.put(header)
+            else:
+                del self._pending[stream]
+        for stream in tuple(self._readable):
+            if not self._pump(stream, inbox):
+                break
+
+    def _pump(self, stream: Stream, inbox: Inbox) -> bool:
+        """Move bytes from a stream's socket to the guest; False if the guest has no buffers."""
+        connection = stream.connection
+        assert connection
+        free = connection.credit.peer_free
+        if not free:
+            stream.starved = True
+            del self._readable[stream]
+            return True
+        views = inbox.offer(min(free, QUANTUM))
+        if not views:
+            return False
+        del self._readable[stream]
+        size, more = stream.read(views)
+        if size:
+            connection.credit.sent(size)
+            inbox.commit(size, connection.data_header)
+        if more:
+            self._readable[stream] = None  # behind the others
+        elif stream.eof:
+            self._settle(stream)
+        return True

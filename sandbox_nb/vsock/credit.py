@@ -1,0 +1,96 @@
+"""Credit: how much each side of a connection may send before the other has made room.
+
+Virtio 1.2, section 5.10.6.3 "Buffer Space Management". Every packet carries its sender's `buf_alloc` (room
+for the connection, in bytes) and `fwd_cnt` (bytes taken out of that room since the connection began, modulo
+2**32). Sans-IO.
+"""
+
+from __future__ import annotations
+
+_WRAP = 0xFFFF_FFFF
+
+
+class CreditError(Exception):
+    """The peer sent more than it was granted."""
+
+
+class Credit:
+    """Both directions of one connection's credit.
+
+    `buf_alloc` is the room we grant, in bytes. It never shrinks: a peer that computes `alloc - in_flight`
+    without a clamp would take a shrunk grant for a huge one.
+    """
+
+    __slots__ = ("_announced", "_fwd_cnt", "_peer_alloc", "_peer_fwd", "_received", "_sent", "buf_alloc")
+
+    def __init__(self, buf_alloc: int) -> None:
+        self.buf_alloc = buf_alloc
+        self._received = 0
+        self._fwd_cnt = 0
+        self._announced = 0
+        self._sent = 0
+        self._peer_alloc = 0
+        self._peer_fwd = 0
+
+    # Towards the peer.
+
+    def update(self, peer_alloc: int, peer_fwd: int) -> None:
+        """Note the credit fields of a packet the peer sent."""
+        self._peer_alloc = peer_alloc
+        self._peer_fwd = peer_fwd
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes sent that the peer has not yet reported as taken."""
+        return (self._sent - self._peer_fwd) & _WRAP
+
+    @property
+    def peer_free(self) -> int:
+        """Bytes that may be sent now.
+
+        The counters wrap at 32 bits, so their difference is taken modulo 2**32; the difference to `buf_alloc`
+        is not, so a peer that shrinks its buffer (or lies about what it took) stops us rather than granting
+        four gigabytes.
+        """
+        free = self._peer_alloc - ((self._sent - self._peer_fwd) & _WRAP)
+        return max(0, free)
+
+    def sent(self, size: int) -> None:
+        """Count `size` payload bytes sent to the peer."""
+        self._sent = (self._sent + size) & _WRAP
+
+    # From the peer.
+
+    def received(self, size: int) -> None:
+        """Count `size` payload bytes from the peer; CreditError if that exceeds what we granted."""
+        if size > self.room:
+            raise CreditError(f"{size} bytes sent, only {self.room} of {self.buf_alloc} granted")
+        self._received = (self._received + size) & _WRAP
+
+    @property
+    def held(self) -> int:
+        """Bytes received and not yet passed on."""
+        return (self._received - self._fwd_cnt) & _WRAP
+
+    @property
+    def room(self) -> int:
+        """Bytes the peer may still send, by our own count."""
+        return self.buf_alloc - self.held
+
+    def forwarded(self, size: int) -> None:
+        """Count `size` received bytes as passed on: their room is free again."""
+        self._fwd_cnt = (self._fwd_cnt + size) & _WRAP
+
+    @property
+    def update_due(self) -> bool:
+        """Whether the peer should be told of freed room without waiting for a packet to carry it.
+
+        Due once half the buffer has been freed in silence: seldom enough to cost little, early enough that a peer
+        sending at full speed does not stop.
+        """
+        return ((self._fwd_cnt - self._announced) & _WRAP) * 2 >= self.buf_alloc
+
+    def announce(self) -> tuple[int, int]:
+        """(buf_alloc, fwd_cnt) for a header about to be sent."""
+        self._announced = self._fwd_cnt
+        return self.buf_alloc, self._fwd_cnt

@@ -1,0 +1,121 @@
+"""The device: one front end at a time, its two queues, and the bridge between them and the UNIX sockets."""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from .bridge import Bridge
+from .framing import BATCH
+from .frontend import RX, TX, FrontEnd
+from .loop import READ, Loop
+from .memory import MemoryFault
+from .virtqueue import QueueError
+
+if TYPE_CHECKING:
+    import socket
+
+    from .framing import Inbox
+    from .virtqueue import Virtqueue
+
+
+class Device:
+    """A vhost-user-vsock back end for one guest.
+
+    `vhost` listens for the front end, `hybrid` (bound to the path `uds`) for hosts that want to reach the guest.
+    """
+
+    def __init__(self, vhost: socket.socket, hybrid: socket.socket, *, uds: str, cid: int, limit: int) -> None:
+        self.loop = Loop()
+        self.bridge = Bridge(self.loop, hybrid, uds, cid, limit)
+        self._vhost = vhost
+        self._cid = cid
+        self._front: FrontEnd | None = None
+        vhost.setblocking(False)
+        hybrid.setblocking(False)
+        self.loop.watch(vhost.fileno(), READ, self._accept)
+
+    def run(self) -> None:
+        """Serve until an exception (SystemExit, from a signal) ends it."""
+        busy = False
+        while True:
+            deadline = self.bridge.deadline
+            if busy or deadline is None:
+                self.loop.run_once(0 if busy else None)
+            else:
+                self.loop.run_once(max(0, deadline - monotonic()))
+            if deadline is not None and monotonic() >= deadline:
+                self.bridge.expire()
+            busy = self._turn()
+
+    def _turn(self) -> bool:
+        front = self._front
+        if not front or not front.inbox or not front.outbox:
+            return False
+        try:
+            return self._serve(front, front.inbox, front.outbox)
+        except (QueueError, MemoryFault) as error:
+            log(f"the driver broke the device, which stays silent until it is reset: {error}")
+            front.report_broken()
+            self.bridge.guest_gone()
+            return False
+
+    def _serve(self, front: FrontEnd, inbox: Inbox, outbox: Virtqueue) -> bool:
+        """One turn of both queues; False when there is nothing to do before a kick or a socket's event."""
+        bridge = self.bridge
+        chains = outbox.take(BATCH) if bridge.accepting else []
+        if chains:
+            bridge.receive(chains)
+            for chain in chains:
+                outbox.put(chain.head, 0)
+            outbox.publish()
+            if outbox.interrupt_due():
+                front.interrupt(TX)
+        if bridge.waiting:
+            bridge.feed(inbox)
+            inbox.queue.publish()
+            if inbox.queue.interrupt_due():
+                front.interrupt(RX)
+        # While there is work the driver need not notify us. Asking it to when there is none may find some
+        # after all.
+        return (
+            bool(chains)
+            or (bridge.waiting and (inbox.ready() or inbox.queue.want_kick()))
+            or (bridge.accepting and outbox.want_kick())
+        )
+
+    def _accept(self, _events: int) -> None:
+        try:
+            sock, _ = self._vhost.accept()
+        except OSError:  # gone again already
+            return
+        if self._front and self._front.hung_up():
+            self._front_gone("")
+        if self._front:
+            log("a second front end was refused: this device serves one at a time")
+            sock.close()
+            return
+        self._front = FrontEnd(
+            sock, self.loop, self._cid, on_change=self._queues_changed, on_gone=self._front_gone
+        )
+        self.bridge.attached = True
+
+    def _queues_changed(self) -> None:
+        if self._front and self._front.inbox and self._front.fresh:
+            self.bridge.guest_gone()
+
+    def _front_gone(self, reason: str) -> None:
+        if reason:
+            log(reason)
+        assert self._front
+        self._front.close()
+        self._front = None
+        self.bridge.attached = False
+        self.bridge.guest_gone()
+
+
+def log(message: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"vsock: {message}\n")
+    sys.stderr.flush()

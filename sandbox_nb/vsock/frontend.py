@@ -1,0 +1,358 @@
+"""One front end (QEMU) on the vhost-user socket: what it asks for, and the queues it sets up."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import struct
+from _thread import allocate_lock
+from typing import TYPE_CHECKING
+
+from . import vhost_user
+from .framing import Inbox
+from .loop import EDGE, READ
+from .memory import GuestMemory, MemoryFault, Region
+from .vhost_user import Message, ProtocolError, VringAddress
+from .virtqueue import QueueError, Virtqueue, ring_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .loop import Loop
+
+RX, TX = 0, 1
+"""The queues served here, named from the guest's side (virtio 1.2, 5.10.2). The front end serves the events."""
+
+FEATURES = (
+    vhost_user.VIRTIO_F_VERSION_1
+    | vhost_user.VHOST_USER_F_PROTOCOL_FEATURES
+    | vhost_user.VIRTIO_RING_F_INDIRECT_DESC
+    | vhost_user.VIRTIO_RING_F_EVENT_IDX
+)
+PROTOCOL_FEATURES = vhost_user.PROTOCOL_F_MQ | vhost_user.PROTOCOL_F_REPLY_ACK | vhost_user.PROTOCOL_F_CONFIG
+
+_FDS_SPACE = socket.CMSG_SPACE(4 * vhost_user.MAX_REGIONS)
+
+_fence_lock = allocate_lock()
+_fence_lock.acquire()
+
+
+def fence() -> None:
+    """A full memory barrier.
+
+    Python has none of its own. Unlocking is a store-release and locking a load-acquire; in this order, on one
+    location, no access moves across both, neither on x86 (where each is a locked instruction) nor on Arm.
+    """
+    _fence_lock.release()
+    _fence_lock.acquire()
+
+
+class Vring:
+    """What the front end has told of one queue so far."""
+
+    __slots__ = ("address", "base", "call", "enabled", "error", "kick", "num")
+
+    def __init__(self) -> None:
+        self.num = 0
+        self.base = 0
+        self.address: VringAddress | None = None
+        self.enabled = False
+        self.kick: int | None = None
+        self.call: int | None = None
+        self.error: int | None = None
+
+
+class FrontEnd:
+    """A connected front end. `on_change` is called when queues begin or end, `on_gone` once, when it is lost."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: Loop,
+        cid: int,
+        *,
+        on_change: Callable[[], None],
+        on_gone: Callable[[str], None],
+    ) -> None:
+        self.inbox: Inbox | None = None
+        """The running receive queue; None unless both queues run."""
+        self.outbox: Virtqueue | None = None
+        """The running transmit queue; None unless both queues run."""
+        self.fresh = False
+        """Whether the queues began at their beginning: the driver has started anew, its connections are gone."""
+        self._socket = sock
+        self._loop = loop
+        self._config = struct.pack("<Q", cid)
+        self._on_change = on_change
+        self._on_gone = on_gone
+        self._decoder = vhost_user.Decoder()
+        self._features = 0
+        self._protocol_features = 0
+        self._memory = GuestMemory()
+        self._vrings = (Vring(), Vring())
+        sock.setblocking(False)
+        loop.watch(sock.fileno(), READ, self._on_socket)
+
+    def close(self) -> None:
+        """Let go of the socket, the guest's memory and all event files."""
+        self._loop.discard(self._socket)
+        _close(self._decoder.abandon())
+        for vring in self._vrings:
+            self._set_kick(vring, None)
+            self._set_call(vring, None)
+            self._set_error(vring, None)
+        self.inbox = self.outbox = None
+        self._memory = GuestMemory()
+
+    def hung_up(self) -> bool:
+        """Whether the front end has closed its end, perhaps before the loop has noticed."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def interrupt(self, index: int) -> None:
+        """Interrupt the driver for a queue."""
+        call = self._vrings[index].call
+        if call is not None:
+            os.eventfd_write(call, 1)
+
+    def report_broken(self) -> None:
+        """Stop the queues until the driver resets the device, and tell the front end."""
+        self.inbox = self.outbox = None
+        for vring in self._vrings:
+            if vring.error is not None:
+                os.eventfd_write(vring.error, 1)
+
+    # Messages.
+
+    def _on_socket(self, _events: int) -> None:
+        try:
+            while message := self._receive():
+                self._handle(message)
+        except BlockingIOError:
+            pass
+        except (ProtocolError, MemoryFault, QueueError, OSError) as error:
+            self._on_gone(f"front end dropped: {error}")
+
+    def _receive(self) -> Message | None:
+        while True:
+            data, ancillary, flags, _ = self._socket.recvmsg(
+                self._decoder.wanted, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC
+            )
+            fds = [
+                fd
+                for level, kind, content in ancillary
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+                for (fd,) in struct.iter_unpack("i", content[: len(content) // 4 * 4])
+            ]
+            if not data:
+                self._on_gone("")
+                return None
+            if flags & socket.MSG_CTRUNC:
+                _close(fds)
+                raise ProtocolError(f"more than {vhost_user.MAX_REGIONS} file descriptors with one message")
+            if message := self._decoder.feed(data, fds):
+                return message
+
+    def _handle(self, message: Message) -> None:
+        handler = _HANDLERS.get(message.request)
+        if handler is None or (message.fds and message.request not in _WITH_FDS):
+            _close(message.fds)
+            raise ProtocolError(f"request {message.request} with {len(message.fds)} file descriptors")
+        answer = handler(self, message)
+        if answer is not None:
+            self._socket.send(vhost_user.reply(message.request, answer))
+        elif message.need_reply and self._protocol_features & vhost_user.PROTOCOL_F_REPLY_ACK:
+            self._socket.send(vhost_user.ack(message.request, ok=True))
+
+    def _get_features(self, _message: Message) -> bytes:
+        return vhost_user.encode_u64(FEATURES)
+
+    def _set_features(self, message: Message) -> None:
+        self._features = vhost_user.decode_u64(message)
+        if unknown := self._features & ~FEATURES:
+            raise ProtocolError(f"features {unknown:#x} were not offered")
+        if not self._features & vhost_user.VHOST_USER_F_PROTOCOL_FEATURES:
+            for vring in self._vrings:
+                vring.enabled = True
+
+    def _get_protocol_features(self, _message: Message) -> bytes:
+        return vhost_user.encode_u64(PROTOCOL_FEATURES)
+
+    def _set_protocol_features(self, message: Message) -> None:
+        self._protocol_features = vhost_user.decode_u64(message)
+
+    def _get_queue_num(self, _message: Message) -> bytes:
+        return vhost_user.encode_u64(len(self._vrings))
+
+    def _get_config(self, message: Message) -> bytes:
+        offset, size = vhost_user.decode_config(message)
+        return vhost_user.encode_config(offset, self._config[offset : offset + size])
+
+    def _set_mem_table(self, message: Message) -> None:
+        """Map the guest's memory. Running queues go on in the new mapping, at the same addresses."""
+        try:
+            regions = [_map(region) for region in vhost_user.decode_mem_table(message)]
+        finally:
+            _close(message.fds)
+        self._memory = GuestMemory(regions)
+        if self.inbox and self.outbox:
+            self._pause()
+            self._begin()
+
+    def _set_vring_num(self, message: Message) -> None:
+        index, num = vhost_user.decode_vring_state(message)
+        self._vring(index).num = num
+
+    def _set_vring_base(self, message: Message) -> None:
+        index, base = vhost_user.decode_vring_state(message)
+        self._vring(index).base = base
+
+    def _get_vring_base(self, message: Message) -> bytes:
+        index, _ = vhost_user.decode_vring_state(message)
+        self._pause()
+        vring = self._vring(index)
+        self._set_kick(vring, None)
+        return vhost_user.encode_vring_state(vhost_user.VringState(index, vring.base))
+
+    def _set_vring_addr(self, message: Message) -> None:
+        address = vhost_user.decode_vring_address(message)
+        self._vring(address.queue).address = address
+
+    def _set_vring_kick(self, message: Message) -> None:
+        self._set_fd(message, self._set_kick)
+        self._begin()
+
+    def _set_vring_call(self, message: Message) -> None:
+        self._set_fd(message, self._set_call)
+
+    def _set_vring_err(self, message: Message) -> None:
+        self._set_fd(message, self._set_error)
+
+    def _set_vring_enable(self, message: Message) -> None:
+        index, enabled = vhost_user.decode_vring_state(message)
+        vring = self._vring(index)
+        if vring.enabled != bool(enabled):
+            self._pause()
+            vring.enabled = bool(enabled)
+            self._begin()
+
+    def _nothing(self, _message: Message) -> None:
+        """SET_OWNER means nothing where a socket has one owner; RESET_OWNER is deprecated to mean nothing."""
+
+    # Queues.
+
+    def _vring(self, index: int) -> Vring:
+        if index >= len(self._vrings):
+            raise ProtocolError(f"queue {index}; there are {len(self._vrings)}")
+        return self._vrings[index]
+
+    def _set_fd(self, message: Message, place: Callable[[Vring, int | None], None]) -> None:
+        try:
+            index, fd = vhost_user.decode_vring_fd(message)
+            vring = self._vring(index)
+        except ProtocolError:
+            _close(message.fds)
+            raise
+        place(vring, fd)
+
+    def _set_kick(self, vring: Vring, fd: int | None) -> None:
+        if vring.kick is not None:
+            self._loop.ignore(vring.kick)
+            os.close(vring.kick)
+        vring.kick = fd
+        if fd is not None:
+            # Edge-triggered, so the counter need not be read. To wake us is all a kick does: the rings tell
+            # the rest.
+            self._loop.watch(fd, READ | EDGE, lambda _events: None)
+
+    def _set_call(self, vring: Vring, fd: int | None) -> None:
+        if vring.call is not None:
+            os.close(vring.call)
+        vring.call = fd
+
+    def _set_error(self, vring: Vring, fd: int | None) -> None:
+        if vring.error is not None:
+            os.close(vring.error)
+        vring.error = fd
+
+    def _begin(self) -> None:
+        """Run both queues if both are complete: a queue alone is of no use to a connection."""
+        vrings = self._vrings
+        if not all(vring.kick is not None and vring.address and vring.enabled for vring in vrings):
+            return
+        self.fresh = not any(vring.base for vring in vrings)
+        self.inbox = Inbox(self._queue(vrings[RX], writable=True))
+        self.outbox = self._queue(vrings[TX], writable=False)
+        self._on_change()
+
+    def _pause(self) -> None:
+        """Stop both queues, noting where they stand."""
+        if self.inbox and self.outbox:
+            self._vrings[RX].base = self.inbox.queue.base
+            self._vrings[TX].base = self.outbox.base
+            self.inbox = self.outbox = None
+            self._on_change()
+
+    def _queue(self, vring: Vring, *, writable: bool) -> Virtqueue:
+        assert vring.address
+        desc, avail, used = ring_sizes(vring.num)
+        _, desc_address, used_address, avail_address = vring.address
+        return Virtqueue(
+            vring.num,
+            self._memory.user_view(desc_address, desc),
+            self._memory.user_view(avail_address, avail),
+            self._memory.user_view(used_address, used),
+            memory=self._memory,
+            fence=fence,
+            writable=writable,
+            base=vring.base,
+            event_idx=bool(self._features & vhost_user.VIRTIO_RING_F_EVENT_IDX),
+        )
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _map(region: vhost_user.MemoryRegion) -> Region:
+    """Map from the file's beginning: an offset need not lie on a page of the file's own size (huge pages)."""
+    size = region.offset + region.size
+    try:
+        view = memoryview(mmap.mmap(region.fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+    except (OSError, ValueError, OverflowError) as error:
+        raise ProtocolError(f"memory region of {region.size} bytes at {region.offset}: {error}") from error
+    return Region(region.guest, region.user, view[region.offset :])
+
+
+_HANDLERS: dict[int, Callable[[FrontEnd, Message], bytes | None]] = {
+    vhost_user.GET_FEATURES: FrontEnd._get_features,
+    vhost_user.SET_FEATURES: FrontEnd._set_features,
+    vhost_user.SET_OWNER: FrontEnd._nothing,
+    vhost_user.RESET_OWNER: FrontEnd._nothing,
+    vhost_user.GET_PROTOCOL_FEATURES: FrontEnd._get_protocol_features,
+    vhost_user.SET_PROTOCOL_FEATURES: FrontEnd._set_protocol_features,
+    vhost_user.GET_QUEUE_NUM: FrontEnd._get_queue_num,
+    vhost_user.GET_CONFIG: FrontEnd._get_config,
+    vhost_user.SET_MEM_TABLE: FrontEnd._set_mem_table,
+    vhost_user.SET_VRING_NUM: FrontEnd._set_vring_num,
+    vhost_user.SET_VRING_ADDR: FrontEnd._set_vring_addr,
+    vhost_user.SET_VRING_BASE: FrontEnd._set_vring_base,
+    vhost_user.GET_VRING_BASE: FrontEnd._get_vring_base,
+    vhost_user.SET_VRING_KICK: FrontEnd._set_vring_kick,
+    vhost_user.SET_VRING_CALL: FrontEnd._set_vring_call,
+    vhost_user.SET_VRING_ERR: FrontEnd._set_vring_err,
+    vhost_user.SET_VRING_ENABLE: FrontEnd._set_vring_enable,
+}
+
+_WITH_FDS = {
+    vhost_user.SET_MEM_TABLE,
+    vhost_user.SET_VRING_KICK,
+    vhost_user.SET_VRING_CALL,
+    vhost_user.SET_VRING_ERR,
+}

@@ -1,0 +1,128 @@
+"""The UNIX socket at the host's end of one connection."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+from .framing import MAX_VIEWS
+from .loop import EDGE, PEER_DONE, READ, WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .connection import Connection
+    from .loop import Loop
+
+# Edge-triggered: one registration serves a connection's whole life, and a socket that cannot be read from for
+# want of credit costs nothing. WRITE is left out until it is waited for, or each read by the peer would wake
+# the device.
+EVENTS = READ | PEER_DONE | EDGE
+
+SEND_BUFFER = 1 << 20
+"""Asked of the kernel for each socket, in bytes; it gives what `net.core.wmem_max` allows."""
+
+
+class Stream:
+    """A socket, what could not be written to it yet (never more than the credit granted), and how it stands.
+
+    `connection` is None once the guest is done with the stream: what it sent is still delivered, then the
+    socket is closed.
+    """
+
+    __slots__ = (
+        "_loop", "backlog", "broken", "connection", "eof", "finished", "hung_up",
+        "received", "sent", "socket", "starved",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, loop: Loop) -> None:
+        self.socket = sock
+        self.connection: Connection | None = None
+        self.backlog = bytearray()
+        self.eof = False
+        """The peer will send no more."""
+        self.hung_up = False
+        """The peer will neither send nor receive any more."""
+        self.broken = False
+        """Writing failed: whatever else the guest sends is dropped."""
+        self.finished = False
+        """The peer has been told that the guest will send no more."""
+        self.starved = False
+        """The peer may have sent more, but the guest has no credit left."""
+        self.sent = 0
+        """Bytes taken from the host for the guest."""
+        self.received = 0
+        """Bytes delivered from the guest to the host."""
+        self._loop = loop
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+
+    def read(self, views: list[memoryview]) -> tuple[int, bool]:
+        """Read into `views`: (bytes, whether more may be waiting). At the end of the stream `eof` becomes true."""
+        try:
+            size, _, flags, _ = self.socket.recvmsg_into(views)
+        except BlockingIOError:
+            return 0, False
+        except OSError:  # ECONNRESET: the peer closed with bytes of ours unread
+            size, flags = 0, 0
+        if not size:
+            self.eof = True
+            return 0, False
+        self.sent += size
+        # A short read has emptied the socket, unless file descriptors sent along cut it short.
+        return size, size == sum(map(len, views)) or bool(flags & socket.MSG_CTRUNC)
+
+    def write(self, views: list[memoryview]) -> int:
+        """Write `views`, keeping what the socket does not take; how many bytes are done with."""
+        if self.backlog:
+            self._keep(views, 0)
+            return 0
+        done = self._send(lambda: self.socket.sendmsg(views[:MAX_VIEWS]))
+        if self.broken:
+            return sum(map(len, views))
+        self._keep(views, done)
+        if self.backlog:
+            self._loop.rewatch(self.socket.fileno(), EVENTS | WRITE)
+        return done
+
+    def flush(self) -> int:
+        """Write what was kept, after EPOLLOUT; how many bytes are done with."""
+        done = self._send(lambda: self.socket.send(self.backlog))
+        if self.broken:
+            done = len(self.backlog)
+        del self.backlog[:done]
+        if done and not self.backlog:
+            self._loop.rewatch(self.socket.fileno(), EVENTS)
+        return done
+
+    def _send(self, send: Callable[[], int]) -> int:
+        if self.broken:
+            return 0
+        try:
+            done = send()
+        except BlockingIOError:
+            return 0
+        except OSError:  # EPIPE, ECONNRESET: nobody is there to read it
+            self.broken = True
+            return 0
+        self.received += done
+        return done
+
+    def _keep(self, views: list[memoryview], done: int) -> None:
+        for view in views:
+            if done < len(view):
+                self.backlog += view[done:] if done else view
+            done = max(0, done - len(view))
+
+    def finish(self) -> None:
+        """Tell the peer that the guest will send no more."""
+        self.finished = True
+        with contextlib.suppress(OSError):  # ENOTCONN: the peer is gone and needs no telling
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def refuse_input(self) -> None:
+        """Tell the peer that the guest will receive no more: its writes fail."""
+        self.eof = True
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RD)
