@@ -216,13 +216,22 @@ async def _waiting_machine(plan: _Plan, boot: Boot, device: Child, logs: Logs) -
             await machine.resume()
             await _unless_gone(machine.console.wait_for(command.WAITING), machine, device, plan.boot_timeout)
             await machine.pause()
-        with boot.phase("save"), template.building(templates_dir(), key) as building:
-            if building is not None:
-                await machine.save(building, plan.identity())
+        with boot.phase("save"):
+            await _save(machine, key, plan.identity())
     except BaseException:
         await machine.close()
         raise
     return machine
+
+
+async def _save(machine: Machine, key: str, about: dict[str, Any]) -> None:
+    """Save the paused machine as a template. One that cannot be saved (disk full, …) is none the worse for it."""
+    try:
+        with template.building(templates_dir(), key) as folder:
+            if folder is not None:
+                await machine.save(folder, about)
+    except (OSError, FailedPrecondition) as error:
+        logger.warning("no template was saved, the next start boots again: %s", error)
 
 
 def templates_dir() -> Path:
