@@ -1,0 +1,14 @@
+from google.protobuf import empty_pb2 as _empty_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class InfoResponse(_message.Message):
+    __slots__ = ("version", "kernel_version")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    kernel_version: str
+    def __init__(self, version: _Optional[str] = ..., kernel_version: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,25 @@
+"""ttrpc for Python."""
+
+from __future__ import annotations
+
+from .client import Client
+from .client_streams import BidiStream, ClientStream, ServerStream
+from .connection import Metadata
+from .service import Context, Kind, Method, Service
+from .status import Code, MapError, ProtocolError, StatusError
+
+__all__ = [
+    "BidiStream",
+    "Client",
+    "ClientStream",
+    "Code",
+    "Context",
+    "Kind",
+    "MapError",
+    "Metadata",
+    "Method",
+    "ProtocolError",
+    "ServerStream",
+    "Service",
+    "StatusError",
+]

@@ -1,0 +1,1 @@
+"""The envelope messages of ttrpc, generated from envelope.proto."""
