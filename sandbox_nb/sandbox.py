@@ -348,7 +348,8 @@ class AsyncSandbox:
         await running.client.aclose()
 
     async def _power_off(self, timeout: float) -> None:
-        running = self._use()
+        running = self._running
+        assert running is not None
         self._stop_watching()
         with contextlib.suppress(Unavailable, DeadlineExceeded, TimeoutError):
             async with asyncio.timeout(timeout):

@@ -16,7 +16,7 @@ RPC_PORT = 1025
 STREAM_PORT = 1026
 GUEST_CID = 3
 
-WAITING = b"sandbox_nb: waiting for a vsock device"
+WAITING = b"waiting for the host"
 """What the agent says on the console when it is up and there is no device to call through yet."""
 
 # quiet…audit=0 leave out what Debian's kernel does at boot and a sandbox has no use for. panic=-1 with QEMU's
