@@ -1,0 +1,73 @@
+#include "boot.h"
+
+#include "bytes.h"
+#include "log.h"
+#include "text.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_FILES 65536
+
+struct mount_point {
+	const char *type, *target;
+	unsigned long flags;
+	const char *data;
+};
+
+static const struct mount_point mount_points[] = {
+	{"proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+	{"sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+	{"devtmpfs", "/dev", MS_NOSUID, "mode=755"},
+	{"devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
+	{"tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777"},
+	{"tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755"},
+	{"tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777"},
+	{"cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+};
+
+static const char *const links[][2] = {
+	{"/proc/self/fd", "/dev/fd"},
+	{"/proc/self/fd/0", "/dev/stdin"},
+	{"/proc/self/fd/1", "/dev/stdout"},
+	{"/proc/self/fd/2", "/dev/stderr"},
+};
+
+void boot_mounts(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(mount_points); i++) {
+		const struct mount_point *point = &mount_points[i];
+		mkdir(point->target, 0755);
+		if (mount(point->type, point->target, point->type, point->flags, point->data) < 0 && errno != EBUSY)
+			say("%s on %s: %s", point->type, point->target, strerror(errno));
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(links); i++)
+		if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
+			say("%s: %s", links[i][1], strerror(errno));
+}
+
+/* Cores are off until somebody raises their limit; then they are found in one place. */
+void boot_limits(void)
+{
+	struct rlimit files = {MAX_FILES, MAX_FILES};
+	setrlimit(RLIMIT_NOFILE, &files);
+	text_write("/proc/sys/kernel/core_pattern", "/tmp/core.%e.%p");
+}
+
+void boot_loopback(void)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+		say("the loopback interface stays down: %s", strerror(errno));
+	close(fd);
+}

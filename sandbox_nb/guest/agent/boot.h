@@ -1,0 +1,9 @@
+/* What the first process of a machine owes to the others: file systems, limits, the loopback interface. */
+#ifndef BOOT_H
+#define BOOT_H
+
+void boot_mounts(void);
+void boot_limits(void);
+void boot_loopback(void);
+
+#endif

@@ -1,0 +1,313 @@
+#include "process.h"
+
+#include "cgroup.h"
+#include "events.h"
+#include "standard.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_RUNNING 512
+#define MAX_EXITED 1024
+#define MAX_SIGNAL 64
+
+/* The latest started or ended first. */
+static struct process *processes;
+static unsigned n_running, n_exited;
+
+struct process *process_find(struct bytes id)
+{
+	for (struct process *process = processes; process; process = process->next)
+		if (bytes_equal(id, process->id))
+			return process;
+	return NULL;
+}
+
+bool process_room(void)
+{
+	return n_running < MAX_RUNNING;
+}
+
+struct process *process_new(struct bytes id)
+{
+	struct process *process = calloc(1, sizeof *process);
+	if (process)
+		memcpy(process->id, id.at, MIN(id.len, PROCESS_ID_MAX));
+	return process;
+}
+
+void process_free(struct process *process)
+{
+	relay_detach(&process->input);
+	cgroup_release(process->cgroup);
+	free(process);
+}
+
+static void link_first(struct process *process)
+{
+	process->next = processes;
+	processes = process;
+}
+
+static void unlink_from_list(struct process *process)
+{
+	for (struct process **link = &processes; *link; link = &(*link)->next)
+		if (*link == process) {
+			*link = process->next;
+			return;
+		}
+}
+
+void process_add(struct process *process)
+{
+	process->running = true;
+	n_running++;
+	link_first(process);
+	events_started(process->id, process->pid);
+}
+
+static void forget_exited(struct process *process)
+{
+	unlink_from_list(process);
+	n_exited--;
+	process_free(process);
+}
+
+/* A host that never waits must not fill the memory. */
+static void evict_oldest_exited(void)
+{
+	struct process *oldest = NULL;
+	for (struct process *process = processes; process; process = process->next)
+		if (!process->running)
+			oldest = process;
+	if (n_exited > MAX_EXITED)
+		forget_exited(oldest);
+}
+
+/* NULL when the call was failed. */
+static struct process *find_or_fail(struct call *call, struct bytes id)
+{
+	struct process *process = process_find(id);
+	if (!process)
+		call_fail(call, STATUS_NOT_FOUND, "there is no process '%.*s'; it is forgotten once it was waited for",
+			  (int)MIN(id.len, PROCESS_ID_MAX), (const char *)id.at);
+	return process;
+}
+
+/* For the requests that hold an id and nothing else. */
+static struct process *read_process(struct call *call, struct bytes request)
+{
+	struct bytes id = {0};
+	struct pb_reader in = pb_read(request);
+	for (struct pb_field field; pb_next(&in, &field);)
+		if (field.tag == PB_BYTES(1))
+			id = field.bytes;
+	return call_decoded(call, &in) ? find_or_fail(call, id) : NULL;
+}
+
+static int exit_code(int wait_status)
+{
+	return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 0;
+}
+
+static int end_signal(int wait_status)
+{
+	return WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
+}
+
+static void reply_end(struct call *call, const struct process *process)
+{
+	struct buffer response = {0};
+	int status = process->wait_status;
+	pb_put_varint(&response, 1, (uint64_t)exit_code(status));
+	pb_put_varint(&response, 2, (uint64_t)end_signal(status));
+	pb_put_varint(&response, 3, WIFSIGNALED(status) && WCOREDUMP(status));
+	pb_put_varint(&response, 4, process->out_of_memory);
+	call_reply(call, &response);
+	buffer_free(&response);
+}
+
+static void wait_dropped(struct call *call)
+{
+	struct process *process = call->context;
+	for (struct call **link = &process->waiters; *link; link = &(*link)->sibling)
+		if (*link == call) {
+			*link = call->sibling;
+			return;
+		}
+}
+
+void process_wait(struct call *call, struct bytes request)
+{
+	struct process *process = read_process(call, request);
+	if (!process)
+		return;
+	if (!process->running) {
+		reply_end(call, process);
+		forget_exited(process);
+		return;
+	}
+	call->context = process;
+	call->dropped = wait_dropped;
+	call->sibling = process->waiters;
+	process->waiters = call;
+}
+
+/* Killed is also a shell whose last command was: it tells so by 128 + 9. */
+static bool was_killed(int wait_status)
+{
+	return end_signal(wait_status) == SIGKILL || exit_code(wait_status) == 128 + SIGKILL;
+}
+
+static void tell_out_of_memory(struct process *process)
+{
+	if (process->cgroup == NO_CGROUP)
+		return;
+	uint64_t kills = cgroup_oom_kills(process->cgroup);
+	if (kills > process->oom_kills)
+		events_out_of_memory(process->id);
+	process->oom_kills = kills;
+}
+
+void process_check_memory(void)
+{
+	for (struct process *process = processes; process; process = process->next)
+		tell_out_of_memory(process);
+}
+
+void process_reaped(pid_t pid, int wait_status)
+{
+	struct process *process = processes;
+	while (process && !(process->running && process->pid == pid))
+		process = process->next;
+	if (!process)
+		return;
+	unlink_from_list(process);
+	link_first(process);
+	process->running = false;
+	process->wait_status = wait_status;
+	n_running--;
+	n_exited++;
+	if (was_killed(wait_status)) {
+		tell_out_of_memory(process);
+		process->out_of_memory = process->oom_kills > 0;
+	}
+	events_exited(process->id, process->pid, exit_code(wait_status), end_signal(wait_status));
+	bool told = process->waiters;
+	for (struct call *call; (call = process->waiters);) {
+		process->waiters = call->sibling;
+		reply_end(call, process);
+	}
+	if (told)
+		forget_exited(process);
+	else
+		evict_oldest_exited();
+}
+
+/* Without a cgroup its process group has to do, which a process leaves as it likes. */
+static bool signal_everything(const struct process *process, int signal)
+{
+	if (process->cgroup != NO_CGROUP)
+		return cgroup_signal(process->cgroup, signal);
+	return kill(-process->pid, signal) == 0;
+}
+
+void process_kill(struct call *call, struct bytes request)
+{
+	struct bytes id = {0};
+	uint64_t signal = 0, all = 0;
+	struct pb_reader in = pb_read(request);
+	for (struct pb_field field; pb_next(&in, &field);)
+		switch (field.tag) {
+		case PB_BYTES(1):
+			id = field.bytes;
+			break;
+		case PB_VARINT(2):
+			signal = field.varint;
+			break;
+		case PB_VARINT(3):
+			all = field.varint;
+			break;
+		}
+	struct process *process = call_decoded(call, &in) ? find_or_fail(call, id) : NULL;
+	if (!process)
+		return;
+	if (signal < 1 || signal > MAX_SIGNAL) {
+		call_fail(call, STATUS_INVALID_ARGUMENT, "signal %llu: 1 to 64 is needed", (unsigned long long)signal);
+		return;
+	}
+	bool sent = all ? signal_everything(process, (int)signal)
+			: process->running && kill(process->pid, (int)signal) == 0;
+	if (sent)
+		call_reply(call, NULL);
+	else
+		call_fail(call, STATUS_NOT_FOUND, "process '%s' has ended already", process->id);
+}
+
+void process_resize_pty(struct call *call, struct bytes request)
+{
+	struct bytes id = {0}, size_message = {0};
+	struct winsize size;
+	struct pb_reader in = pb_read(request);
+	for (struct pb_field field; pb_next(&in, &field);)
+		switch (field.tag) {
+		case PB_BYTES(1):
+			id = field.bytes;
+			break;
+		case PB_BYTES(2):
+			size_message = field.bytes;
+			break;
+		}
+	struct process *process = call_decoded(call, &in) ? find_or_fail(call, id) : NULL;
+	if (!process)
+		return;
+	if (!window_size_parse(size_message, &size))
+		call_fail(call, STATUS_INVALID_ARGUMENT, "a terminal has at most 65535 rows and columns");
+	else if (!process->input || ioctl(relay_output(process->input), TIOCSWINSZ, &size) < 0)
+		call_fail(call, STATUS_FAILED_PRECONDITION, "process '%s' has no terminal, or not any more", process->id);
+	else
+		call_reply(call, NULL);
+}
+
+void process_close_io(struct call *call, struct bytes request)
+{
+	struct process *process = read_process(call, request);
+	if (!process)
+		return;
+	if (process->input)
+		relay_close_input(process->input);
+	call_reply(call, NULL);
+}
+
+static void put_pid(pid_t pid, void *context)
+{
+	pb_put_packed(context, (uint64_t)pid);
+}
+
+void process_pids(struct call *call, struct bytes request)
+{
+	struct process *process = read_process(call, request);
+	if (!process)
+		return;
+	struct buffer pids = {0}, response = {0};
+	if (process->cgroup != NO_CGROUP)
+		cgroup_each(process->cgroup, put_pid, &pids);
+	else if (process->running)
+		put_pid(process->pid, &pids);
+	pb_put_bytes(&response, 1, pids.at, pids.len);
+	response.failed |= pids.failed;
+	call_reply(call, &response);
+	buffer_free(&pids);
+	buffer_free(&response);
+}
+
+void process_signal_all(int signal)
+{
+	for (struct process *process = processes; process; process = process->next)
+		if (process->running || process->cgroup != NO_CGROUP)
+			signal_everything(process, signal);
+}

@@ -1,0 +1,298 @@
+#include "relay.h"
+
+#include "loop.h"
+#include "transport.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <termios.h>
+#include <unistd.h>
+
+/* What one vsock packet carries, and what a pipe holds. */
+#define PIECE_SIZE (64 * 1024)
+#define MAX_RELAYS 1024
+
+/* Bytes read from one side that the other could not take yet. */
+struct pending {
+	uint8_t *data;
+	size_t at, len;
+};
+
+/* A direction is open as long as its watch on the process's side is. */
+struct relay {
+	struct watch socket;
+	struct watch input;
+	struct watch output;
+	struct pending to_process;
+	struct pending to_host;
+	bool host_left; /* what it sent before is still read, whenever the process takes more */
+	struct relay **handle;
+};
+
+enum outcome { MOVED, BLOCKED, ENDED, BROKEN };
+
+static uint8_t piece[PIECE_SIZE];
+static unsigned relays;
+
+static bool is_open(const struct watch *watch)
+{
+	return watch->ready != NULL;
+}
+
+static void update_interest(struct relay *relay)
+{
+	bool takes_input = is_open(&relay->input) && !relay->to_process.len;
+	bool awaits_process = relay->to_process.len || relay->host_left;
+	if (!relay->host_left)
+		watch_set(&relay->socket, EPOLLHUP | (takes_input ? EPOLLIN : 0) | (relay->to_host.len ? EPOLLOUT : 0));
+	watch_set(&relay->input, EPOLLERR | (awaits_process ? EPOLLOUT : 0));
+	watch_set(&relay->output, relay->to_host.len ? 0 : EPOLLIN);
+}
+
+static void forget_pending(struct pending *pending)
+{
+	free(pending->data);
+	*pending = (struct pending){0};
+}
+
+static void relay_end(struct relay *relay)
+{
+	if (relay->handle)
+		*relay->handle = NULL;
+	watch_close(&relay->input);
+	watch_close(&relay->output);
+	watch_stop(&relay->socket);
+	close(relay->socket.fd);
+	forget_pending(&relay->to_process);
+	forget_pending(&relay->to_host);
+	free(relay);
+	relays--;
+}
+
+/* Ends the relay when neither direction is open; else tells epoll what it waits for. */
+static void relay_settle(struct relay *relay)
+{
+	if (is_open(&relay->input) || is_open(&relay->output) || relay->to_host.len)
+		update_interest(relay);
+	else
+		relay_end(relay);
+}
+
+static ssize_t write_to(int fd, const uint8_t *data, size_t len)
+{
+	ssize_t n = write(fd, data, len);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	return n;
+}
+
+static bool keep_rest(struct pending *pending, const uint8_t *data, size_t len)
+{
+	pending->data = malloc(len);
+	if (!pending->data)
+		return false;
+	memcpy(pending->data, data, len);
+	pending->at = 0;
+	pending->len = len;
+	return true;
+}
+
+/* One piece from `from` to `to`; what `to` does not take is kept. */
+static enum outcome move(int from, int to, struct pending *pending)
+{
+	ssize_t n = read(from, piece, sizeof piece);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return BLOCKED;
+	if (n <= 0) /* also EIO, a pty's way to say that its last slave is closed */
+		return ENDED;
+	ssize_t written = write_to(to, piece, (size_t)n);
+	if (written < 0)
+		return BROKEN;
+	if (written < n && !keep_rest(pending, piece + written, (size_t)(n - written)))
+		return BROKEN;
+	return MOVED;
+}
+
+static enum outcome flush(int to, struct pending *pending)
+{
+	ssize_t n = write_to(to, pending->data + pending->at, pending->len);
+	if (n < 0)
+		return BROKEN;
+	pending->at += (size_t)n;
+	pending->len -= (size_t)n;
+	if (pending->len > 0)
+		return BLOCKED;
+	forget_pending(pending);
+	return MOVED;
+}
+
+/* Towards the process nothing more comes. A pty has no end of file, but a character that means it. */
+static void close_input(struct relay *relay)
+{
+	struct termios termios;
+	if (!is_open(&relay->input))
+		return;
+	if (is_open(&relay->output) && tcgetattr(relay->input.fd, &termios) == 0 && termios.c_lflag & ICANON)
+		write_to(relay->input.fd, &termios.c_cc[VEOF], 1);
+	watch_close(&relay->input);
+	forget_pending(&relay->to_process);
+}
+
+/* The process takes no more: the host's next write fails. */
+static void refuse_input(struct relay *relay)
+{
+	close_input(relay);
+	if (is_open(&relay->output))
+		shutdown(relay->socket.fd, SHUT_RD);
+}
+
+static void end_output(struct relay *relay)
+{
+	watch_close(&relay->output);
+	if (!relay->to_host.len)
+		shutdown(relay->socket.fd, SHUT_WR);
+}
+
+/* The host takes no more: the process's next write fails. */
+static void refuse_output(struct relay *relay)
+{
+	forget_pending(&relay->to_host);
+	watch_close(&relay->output);
+}
+
+/* The host has closed both directions: what the process says is for nobody. */
+static void host_left(struct relay *relay)
+{
+	if (relay->host_left)
+		return;
+	relay->host_left = true;
+	watch_stop(&relay->socket);
+	refuse_output(relay);
+}
+
+static void host_to_process(struct relay *relay)
+{
+	switch (move(relay->socket.fd, relay->input.fd, &relay->to_process)) {
+	case ENDED:
+		close_input(relay);
+		if (transport_peer_left(relay->socket.fd))
+			host_left(relay);
+		break;
+	case BROKEN:
+		refuse_input(relay);
+		break;
+	default:
+		break;
+	}
+}
+
+static void process_to_host(struct relay *relay)
+{
+	switch (move(relay->output.fd, relay->socket.fd, &relay->to_host)) {
+	case ENDED:
+		end_output(relay);
+		break;
+	case BROKEN:
+		refuse_output(relay);
+		break;
+	default:
+		break;
+	}
+}
+
+static void flush_to_host(struct relay *relay)
+{
+	enum outcome outcome = flush(relay->socket.fd, &relay->to_host);
+	if (outcome == BROKEN)
+		refuse_output(relay);
+	else if (outcome == MOVED && !is_open(&relay->output))
+		shutdown(relay->socket.fd, SHUT_WR);
+}
+
+/* Input first: an interrupt key must get through while output floods. */
+static void socket_ready(struct watch *watch, uint32_t events)
+{
+	struct relay *relay = CONTAINER_OF(watch, struct relay, socket);
+	if (events & EPOLLIN && is_open(&relay->input) && !relay->to_process.len)
+		host_to_process(relay);
+	if (events & EPOLLOUT && relay->to_host.len)
+		flush_to_host(relay);
+	if (events & (EPOLLHUP | EPOLLERR))
+		host_left(relay);
+	relay_settle(relay);
+}
+
+static void input_ready(struct watch *watch, uint32_t events)
+{
+	struct relay *relay = CONTAINER_OF(watch, struct relay, input);
+	if (events & (EPOLLERR | EPOLLHUP))
+		refuse_input(relay);
+	else if (!relay->to_process.len)
+		host_to_process(relay);
+	else if (flush(watch->fd, &relay->to_process) == BROKEN)
+		refuse_input(relay);
+	relay_settle(relay);
+}
+
+static void output_ready(struct watch *watch, uint32_t events)
+{
+	struct relay *relay = CONTAINER_OF(watch, struct relay, output);
+	(void)events;
+	process_to_host(relay);
+	relay_settle(relay);
+}
+
+static bool start_watches(struct relay *relay, int socket, int input, int output)
+{
+	return watch_start(&relay->socket, socket, EPOLLHUP | (input >= 0 ? EPOLLIN : 0), socket_ready) &&
+	       (input < 0 || watch_start(&relay->input, input, EPOLLERR, input_ready)) &&
+	       (output < 0 || watch_start(&relay->output, output, EPOLLIN, output_ready));
+}
+
+static void close_all(int socket, int input, int output)
+{
+	close(socket);
+	if (input >= 0)
+		close(input);
+	if (output >= 0)
+		close(output);
+}
+
+bool relay_start(int socket, int input, int output, struct relay **handle)
+{
+	struct relay *relay = relays < MAX_RELAYS ? calloc(1, sizeof *relay) : NULL;
+	if (!relay || !start_watches(relay, socket, input, output)) {
+		if (relay) {
+			watch_stop(&relay->socket);
+			watch_stop(&relay->input);
+			free(relay);
+		}
+		close_all(socket, input, output);
+		return false;
+	}
+	relays++;
+	relay->handle = handle;
+	if (handle)
+		*handle = relay;
+	return true;
+}
+
+void relay_detach(struct relay **handle)
+{
+	if (*handle)
+		(*handle)->handle = NULL;
+	*handle = NULL;
+}
+
+void relay_close_input(struct relay *relay)
+{
+	refuse_input(relay);
+	relay_settle(relay);
+}
+
+int relay_output(const struct relay *relay)
+{
+	return is_open(&relay->output) ? relay->output.fd : -1;
+}

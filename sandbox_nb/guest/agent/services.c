@@ -1,0 +1,44 @@
+/* What the host can call: sandbox_nb/guest/proto/ as a table. */
+#include "events.h"
+#include "files.h"
+#include "power.h"
+#include "process.h"
+#include "rpc.h"
+#include "setup.h"
+#include "start.h"
+#include "system.h"
+
+#define EVENTS "nerdbox.services.vmevents.v1.Events"
+#define FILES "sandbox_nb.files.v1.Files"
+#define POWER "sandbox_nb.power.v1.Power"
+#define PROCESS "sandbox_nb.process.v1.Process"
+#define SETUP "sandbox_nb.setup.v1.Setup"
+#define SYSTEM "containerd.vminitd.services.system.v1.System"
+
+static const struct method methods[] = {
+	{PROCESS, "Start", UNARY, process_start},
+	{PROCESS, "Wait", UNARY, process_wait},
+	{PROCESS, "Kill", UNARY, process_kill},
+	{PROCESS, "ResizePty", UNARY, process_resize_pty},
+	{PROCESS, "CloseIO", UNARY, process_close_io},
+	{PROCESS, "Pids", UNARY, process_pids},
+	{FILES, "Read", UNARY, files_read},
+	{FILES, "Write", UNARY, files_write},
+	{SYSTEM, "Info", UNARY, system_info},
+	{SETUP, "Configure", UNARY, setup_configure},
+	{POWER, "Off", UNARY, power_off},
+	{EVENTS, "Stream", SERVER_STREAM, events_stream},
+};
+
+const struct method *method_find(struct bytes service, struct bytes name, bool *known)
+{
+	*known = false;
+	for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+		if (!bytes_equal(service, methods[i].service))
+			continue;
+		*known = true;
+		if (bytes_equal(name, methods[i].name))
+			return &methods[i];
+	}
+	return NULL;
+}

@@ -1,0 +1,34 @@
+/* The three standard files of a process to be: /dev/null, pipes, or a terminal, relayed to streams of the host's. */
+#ifndef STANDARD_H
+#define STANDARD_H
+
+#include "relay.h"
+#include "rpc.h"
+#include "user.h"
+
+#include <sys/ioctl.h>
+
+struct stdio_request {
+	struct bytes streams[3]; /* "" or "stream://ID" */
+	bool tty;
+	struct winsize size;
+};
+
+/* The process's ends, to be closed once it has been forked. */
+struct stdio {
+	int child[3];
+	int owned[3];
+	size_t n_owned;
+};
+
+/*
+ * Claims the streams and starts their relays; `handle` is set to the relay of standard input or the terminal. False when
+ * the call was failed; streams that were not there to claim leave the others as they are.
+ */
+bool stdio_open(struct stdio *, struct call *, const struct stdio_request *, const struct user *, struct relay **handle);
+void stdio_close(struct stdio *);
+
+/* Reads WindowSize; false when a side exceeds 65535. */
+bool window_size_parse(struct bytes message, struct winsize *);
+
+#endif

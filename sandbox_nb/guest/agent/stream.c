@@ -1,0 +1,194 @@
+#include "stream.h"
+
+#include "handshake.h"
+#include "log.h"
+#include "loop.h"
+#include "transport.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MAX_WAITING 64
+#define MAX_GREETING 64 /* connections still in their handshake */
+#define MAX_REMEMBERED 1024
+#define EXPIRY (30 * NS_PER_S)
+#define SCHEME "stream://"
+
+struct stream {
+	struct stream *next;
+	struct watch socket;
+	struct timer expiry;
+	struct handshake handshake;
+	struct bytes id; /* set once it is acknowledged: from then on it waits */
+};
+
+static struct watch listener;
+static struct stream *streams;
+static unsigned waiting, greeting;
+
+/* Hashes of the last ids seen: an id is good for one stream, also after that has been claimed or has ended. */
+static uint64_t remembered[MAX_REMEMBERED];
+static unsigned next_remembered;
+
+static uint64_t hash(struct bytes id)
+{
+	uint64_t value = UINT64_C(14695981039346656037); /* FNV-1a */
+	for (size_t i = 0; i < id.len; i++)
+		value = (value ^ id.at[i]) * UINT64_C(1099511628211);
+	return value;
+}
+
+static bool seen_before(struct bytes id)
+{
+	uint64_t value = hash(id);
+	for (unsigned i = 0; i < MAX_REMEMBERED; i++)
+		if (remembered[i] == value)
+			return true;
+	return false;
+}
+
+static void remember(struct bytes id)
+{
+	remembered[next_remembered] = hash(id);
+	next_remembered = (next_remembered + 1) % MAX_REMEMBERED;
+}
+
+/* Takes the stream out of the list and frees it, leaving its fd to the caller. */
+static int stream_release(struct stream *stream)
+{
+	int fd = stream->socket.fd;
+	for (struct stream **link = &streams; *link; link = &(*link)->next)
+		if (*link == stream) {
+			*link = stream->next;
+			break;
+		}
+	if (stream->id.len > 0)
+		waiting--;
+	else
+		greeting--;
+	watch_stop(&stream->socket);
+	timer_stop(&stream->expiry);
+	free(stream);
+	return fd;
+}
+
+static void stream_expired(struct timer *timer)
+{
+	close(stream_release(CONTAINER_OF(timer, struct stream, expiry)));
+}
+
+/*
+ * The host has closed its sending end or both. The stream can still be claimed for what was sent before, so it goes now only
+ * when that is nothing; there is no more to watch for in any case.
+ */
+static void waiting_ready(struct watch *watch, uint32_t events)
+{
+	struct stream *stream = CONTAINER_OF(watch, struct stream, socket);
+	uint8_t byte;
+	(void)events;
+	bool empty = recv(watch->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
+	watch_stop(watch);
+	if (empty && transport_peer_left(watch->fd))
+		close(stream_release(stream));
+}
+
+static bool answer(int fd, struct bytes text)
+{
+	uint8_t out[HANDSHAKE_ANSWER_MAX];
+	size_t len = handshake_answer(out, text);
+	return send(fd, out, len, MSG_NOSIGNAL) == (ssize_t)len;
+}
+
+static void finish_handshake(struct stream *stream)
+{
+	struct bytes id;
+	const char *refusal = handshake_id(&stream->handshake, &id);
+	if (!refusal && seen_before(id))
+		refusal = "this stream id was used before; ids are one-time";
+	if (!refusal && waiting == MAX_WAITING)
+		refusal = "64 streams wait to be claimed already; claim or close some first";
+	if (refusal) {
+		answer(stream->socket.fd, (struct bytes){(const uint8_t *)refusal, strlen(refusal)});
+		close(stream_release(stream));
+		return;
+	}
+	remember(id);
+	if (!answer(stream->socket.fd, id)) {
+		close(stream_release(stream));
+		return;
+	}
+	greeting--;
+	waiting++;
+	stream->id = id;
+	watch_stop(&stream->socket);
+	watch_start(&stream->socket, stream->socket.fd, EPOLLRDHUP, waiting_ready);
+}
+
+static void greeting_ready(struct watch *watch, uint32_t events)
+{
+	struct stream *stream = CONTAINER_OF(watch, struct stream, socket);
+	uint8_t data[sizeof stream->handshake.in];
+	(void)events;
+	for (size_t wanted; (wanted = handshake_wants(&stream->handshake)) > 0;) {
+		ssize_t n = read(watch->fd, data, wanted);
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n <= 0) {
+			close(stream_release(stream));
+			return;
+		}
+		handshake_feed(&stream->handshake, data, (size_t)n);
+	}
+	finish_handshake(stream);
+}
+
+static void stream_accept(int fd)
+{
+	struct stream *stream = greeting < MAX_GREETING ? calloc(1, sizeof *stream) : NULL;
+	if (!stream || !watch_start(&stream->socket, fd, EPOLLIN, greeting_ready)) {
+		free(stream);
+		close(fd);
+		return;
+	}
+	stream->next = streams;
+	streams = stream;
+	greeting++;
+	timer_start(&stream->expiry, EXPIRY, stream_expired);
+	greeting_ready(&stream->socket, EPOLLIN);
+}
+
+static void listener_ready(struct watch *watch, uint32_t events)
+{
+	(void)events;
+	for (int fd; (fd = transport_accept(watch->fd)) >= 0;)
+		stream_accept(fd);
+}
+
+bool streams_listen(uint32_t port)
+{
+	int fd = transport_listen(port);
+	return fd >= 0 && watch_start(&listener, fd, EPOLLIN, listener_ready);
+}
+
+struct stream *stream_find(struct bytes reference, const char **problem)
+{
+	size_t prefix = strlen(SCHEME);
+	if (reference.len <= prefix || memcmp(reference.at, SCHEME, prefix) != 0) {
+		*problem = "'%.*s' is not the name of a stream: stream://ID is needed";
+		return NULL;
+	}
+	struct bytes id = {reference.at + prefix, reference.len - prefix};
+	for (struct stream *stream = streams; stream; stream = stream->next)
+		if (stream->id.len == id.len && memcmp(stream->id.at, id.at, id.len) == 0)
+			return stream;
+	*problem = "%.*s is not there: open a stream before it is used; unclaimed ones close after 30 s";
+	return NULL;
+}
+
+int stream_claim(struct stream *stream)
+{
+	return stream_release(stream);
+}

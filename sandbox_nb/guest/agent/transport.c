@@ -1,0 +1,108 @@
+#include "transport.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <linux/vm_sockets.h>
+
+#define BACKLOG 64
+
+union address {
+	struct sockaddr any;
+	struct sockaddr_vm vsock;
+	struct sockaddr_un local;
+};
+
+static const char *folder;
+
+void transport_init(const char *unix_folder)
+{
+	folder = unix_folder;
+}
+
+static socklen_t make_address(union address *address, uint32_t cid, uint32_t port)
+{
+	*address = (union address){0};
+	if (!folder) {
+		address->vsock.svm_family = AF_VSOCK;
+		address->vsock.svm_cid = cid;
+		address->vsock.svm_port = port;
+		return sizeof address->vsock;
+	}
+	address->local.sun_family = AF_UNIX;
+	snprintf(address->local.sun_path, sizeof address->local.sun_path, "%s/%u", folder, port);
+	return sizeof address->local;
+}
+
+static int make_socket(void)
+{
+	return socket(folder ? AF_UNIX : AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+static int close_keeping_errno(int fd)
+{
+	int saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+int transport_dial(uint32_t port)
+{
+	union address address;
+	socklen_t len = make_address(&address, VMADDR_CID_HOST, port);
+	int fd = make_socket();
+	if (fd < 0)
+		return -1;
+	if (connect(fd, &address.any, len) == 0 || errno == EINPROGRESS)
+		return fd;
+	return close_keeping_errno(fd);
+}
+
+int transport_error(int fd)
+{
+	int error = 0;
+	socklen_t len = sizeof error;
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+		return errno;
+	return error;
+}
+
+/* Any CID, since the device that brings ours may be plugged later. */
+int transport_listen(uint32_t port)
+{
+	union address address;
+	socklen_t len = make_address(&address, VMADDR_CID_ANY, port);
+	int fd = make_socket();
+	if (fd < 0)
+		return -1;
+	if (folder)
+		unlink(address.local.sun_path);
+	if (bind(fd, &address.any, len) == 0 && listen(fd, BACKLOG) == 0)
+		return fd;
+	return close_keeping_errno(fd);
+}
+
+/* Over vsock's loopback a process of the guest could come too; streams are the host's alone. */
+int transport_accept(int listener)
+{
+	for (;;) {
+		union address peer = {0};
+		socklen_t len = sizeof peer;
+		int fd = accept4(listener, &peer.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+			continue;
+		if (fd < 0 || folder || peer.vsock.svm_cid == VMADDR_CID_HOST)
+			return fd;
+		close(fd);
+	}
+}
+
+/* Both kinds of socket refuse even an empty message once the peer has closed its receiving end. */
+bool transport_peer_left(int fd)
+{
+	return send(fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN;
+}

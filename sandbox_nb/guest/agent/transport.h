@@ -1,0 +1,29 @@
+/*
+ * The sockets between guest and host: AF_VSOCK in a machine, UNIX sockets named by port in a folder (-unix=DIR) for the
+ * native tests. All are non-blocking and closed on exec.
+ */
+#ifndef TRANSPORT_H
+#define TRANSPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* `folder` NULL: vsock. */
+void transport_init(const char *folder);
+
+/* A socket on its way to the host's `port`: writable once connected, or failed. -1 with errno when it cannot be. */
+int transport_dial(uint32_t port);
+
+/* What became of it: 0 or an errno. */
+int transport_error(int fd);
+
+/* A listening socket; -1 with errno. */
+int transport_listen(uint32_t port);
+
+/* A connection of the host's; those of others are closed. -1 when there is none for now. */
+int transport_accept(int listener);
+
+/* Whether the host reads no more. Its sending end says nothing about that: half-closed streams are normal. */
+bool transport_peer_left(int fd);
+
+#endif

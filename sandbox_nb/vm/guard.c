@@ -1,0 +1,176 @@
+/*
+ * guard OWNER_PIDFD [--uid UID --gid GID] -- COMMAND [ARGUMENT…]
+ *
+ * Runs COMMAND in a session of its own and ends it, with its whole process group, when the owner of the pidfd is gone,
+ * however it went. Killing the guard ends COMMAND too. SIGTERM and SIGINT are passed on; the guard ends with COMMAND's exit
+ * status, 128 + n when signal n ended it, 127 when there is no such command, 126 when it cannot be run.
+ *
+ * All fds but the pidfd are COMMAND's; the guard keeps only standard error, so that nobody waits for an end of file that
+ * the guard holds back. The kernel's parent-death signal is safe here, unlike in a notebook: it is sent when the *thread*
+ * that forked ends, and the guard has only one.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define EXIT_USAGE 125
+#define EXIT_CANNOT_RUN 126
+#define EXIT_NOT_FOUND 127
+
+struct options {
+	int owner;
+	bool drop;
+	uid_t uid;
+	gid_t gid;
+	char **command;
+};
+
+static _Noreturn void usage(void)
+{
+	dprintf(STDERR_FILENO, "usage: guard OWNER_PIDFD [--uid UID --gid GID] -- COMMAND [ARGUMENT…]\n");
+	_exit(EXIT_USAGE);
+}
+
+static _Noreturn void fail(const char *what, int status)
+{
+	dprintf(STDERR_FILENO, "guard: %s: %s\n", what, strerror(errno));
+	_exit(status);
+}
+
+static unsigned number(const char *text)
+{
+	char *end;
+	errno = 0;
+	unsigned long value = text ? strtoul(text, &end, 10) : 0;
+	if (!text || !*text || *end || errno || value >= 0xffffffffUL)
+		usage();
+	return (unsigned)value;
+}
+
+static struct options parse(char **args)
+{
+	bool uid = false, gid = false;
+	struct options options = {0};
+	if (!*args)
+		usage();
+	options.owner = (int)number(*args++);
+	for (; *args && strcmp(*args, "--") != 0; args += 2) {
+		if (strcmp(*args, "--uid") == 0 && (uid = true))
+			options.uid = number(args[1]);
+		else if (strcmp(*args, "--gid") == 0 && (gid = true))
+			options.gid = number(args[1]);
+		else
+			usage();
+	}
+	if (!*args || !args[1] || uid != gid)
+		usage();
+	options.drop = uid;
+	options.command = args + 1;
+	return options;
+}
+
+/* The guard may have died before the signal was set, and then it never comes. */
+static void die_with(pid_t guard)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != guard)
+		_exit(EXIT_CANNOT_RUN);
+}
+
+static void drop_privileges(const struct options *options)
+{
+	if (setgroups(0, NULL) < 0 || setresgid(options->gid, options->gid, options->gid) < 0 ||
+	    setresuid(options->uid, options->uid, options->uid) < 0)
+		fail("dropping privileges", EXIT_CANNOT_RUN);
+}
+
+static _Noreturn void run(const struct options *options, pid_t guard, const sigset_t *signals)
+{
+	setsid();
+	die_with(guard);
+	if (options->drop) {
+		drop_privileges(options);
+		die_with(guard); /* new credentials have cleared it */
+	}
+	sigprocmask(SIG_SETMASK, signals, NULL);
+	execvp(options->command[0], options->command);
+	fail(options->command[0], errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
+}
+
+/* Moves the two fds watched to 0 and 1 and closes all others but standard error. */
+static void keep_only(int *owner, int *signals)
+{
+	int high_signals = fcntl(*signals, F_DUPFD_CLOEXEC, 3);
+	if (high_signals < 0 || dup2(*owner, 0) < 0 || dup2(high_signals, 1) < 0)
+		fail("fds", EXIT_CANNOT_RUN);
+	syscall(SYS_close_range, 3, ~0U, 0);
+	*owner = 0;
+	*signals = 1;
+}
+
+/* What COMMAND has started and left behind goes with it. */
+static void kill_group(pid_t child)
+{
+	kill(-child, SIGKILL);
+	kill(child, SIGKILL); /* it may not have its own group yet */
+}
+
+static void pass_on(int signals, pid_t child)
+{
+	struct signalfd_siginfo info;
+	while (read(signals, &info, sizeof info) == sizeof info)
+		if (info.ssi_signo != SIGCHLD)
+			kill(child, (int)info.ssi_signo);
+}
+
+static int watch(int owner, int signals, pid_t child)
+{
+	struct pollfd fds[] = {{.fd = owner, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+	int status;
+	while (waitpid(child, &status, WNOHANG) == 0) {
+		if (poll(fds, 2, -1) < 0)
+			continue;
+		if (fds[0].revents) {
+			kill_group(child);
+			fds[0].fd = -1;
+		}
+		pass_on(signals, child);
+	}
+	kill(-child, SIGKILL);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = parse(argv + (argc > 0));
+	pid_t guard = getpid();
+	sigset_t taken, before;
+	/* A terminal's interrupt key is for the owner, who decides what it ends. */
+	setsid();
+	sigemptyset(&taken);
+	sigaddset(&taken, SIGTERM);
+	sigaddset(&taken, SIGINT);
+	sigaddset(&taken, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &taken, &before);
+	int signals = signalfd(-1, &taken, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (signals < 0 || fcntl(options.owner, F_SETFD, FD_CLOEXEC) < 0)
+		fail("OWNER_PIDFD", EXIT_USAGE);
+	pid_t child = fork();
+	if (child < 0)
+		fail("fork", EXIT_CANNOT_RUN);
+	if (child == 0)
+		run(&options, guard, &before);
+	keep_only(&options.owner, &signals);
+	return watch(options.owner, signals, child);
+}
