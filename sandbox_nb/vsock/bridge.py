@@ -33,9 +33,6 @@ DIAL_RETRY = 0.01
 MAX_LINE = 32
 """Longest CONNECT line, in bytes."""
 
-QUANTUM = 256 * 1024
-"""Bytes one stream may send before the next one's turn."""
-
 MAX_WINDOW = 1024 * 1024
 MIN_WINDOW = 16 * 1024
 WINDOW_BUDGET = 16 * 1024 * 1024
@@ -111,7 +108,9 @@ class Bridge:
             return
         sock.recv(len(line) + 1)
         del self._handshakes[sock]
-        self._request(Stream(sock, self._loop), port)
+        stream = Stream(sock, self._loop)
+        stream.ending = events & (PEER_DONE | HANG_UP) != 0
+        self._request(stream, port)
 
     def _refuse(self, sock: socket.socket) -> None:
         del self._handshakes[sock]
@@ -246,6 +245,8 @@ class Bridge:
     # From the host: an open stream.
 
     def _on_socket(self, stream: Stream, events: int) -> None:
+        if events & (PEER_DONE | HANG_UP):
+            stream.ending = True
         if events & HANG_UP:
             stream.hung_up = True
             stream.broken |= stream.connection is None
@@ -367,7 +368,7 @@ class Bridge:
             stream.starved = True
             del self._readable[stream]
             return True
-        views = inbox.offer(min(free, QUANTUM))
+        views = inbox.offer(min(free, stream.stride))
         if not views:
             return False
         del self._readable[stream]

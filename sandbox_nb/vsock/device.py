@@ -40,14 +40,20 @@ class Device:
         """Serve until an exception (SystemExit, from a signal) ends it."""
         busy = False
         while True:
-            deadline = self.bridge.deadline
-            if busy or deadline is None:
-                self.loop.run_once(0 if busy else None)
-            else:
-                self.loop.run_once(max(0, deadline - monotonic()))
-            if deadline is not None and monotonic() >= deadline:
-                self.bridge.expire()
-            busy = self._turn()
+            busy = self.step(wait=not busy)
+
+    def step(self, *, wait: bool) -> bool:
+        """One round: events (waited for, if asked), what is overdue, a turn of the queues. True if there is more."""
+        deadline = self.bridge.deadline
+        if not wait:
+            self.loop.run_once(0)
+        elif deadline is None:
+            self.loop.run_once(None)
+        else:
+            self.loop.run_once(max(0, deadline - monotonic()))
+        if deadline is not None and monotonic() >= deadline:
+            self.bridge.expire()
+        return self._turn()
 
     def _turn(self) -> bool:
         front = self._front

@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 # the device.
 EVENTS = READ | PEER_DONE | EDGE
 
+_TRUNCATED = int(socket.MSG_CTRUNC)  # a plain number: `&` of an IntFlag takes as long as a system call
+
 SEND_BUFFER = 1 << 20
 """Asked of the kernel for each socket, in bytes; it gives what `net.core.wmem_max` allows."""
+
+
+MIN_STRIDE = 16 * 1024
+MAX_STRIDE = 256 * 1024
+"""Bytes read at once: from little, which is quickly prepared for, to much, which costs few system calls."""
 
 
 class Stream:
@@ -32,14 +39,16 @@ class Stream:
     """
 
     __slots__ = (
-        "_loop", "backlog", "broken", "connection", "eof", "finished", "hung_up",
-        "received", "sent", "socket", "starved",
+        "_loop", "backlog", "broken", "connection", "ending", "eof", "finished", "hung_up",
+        "received", "sent", "socket", "starved", "stride",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, loop: Loop) -> None:
         self.socket = sock
         self.connection: Connection | None = None
         self.backlog = bytearray()
+        self.ending = False
+        """The peer has sent its last byte; the end may still lie behind bytes not read."""
         self.eof = False
         """The peer will send no more."""
         self.hung_up = False
@@ -50,6 +59,8 @@ class Stream:
         """The peer has been told that the guest will send no more."""
         self.starved = False
         """The peer may have sent more, but the guest has no credit left."""
+        self.stride = MIN_STRIDE
+        """Bytes worth making room for before the next read: as many as the last ones suggest."""
         self.sent = 0
         """Bytes taken from the host for the guest."""
         self.received = 0
@@ -70,8 +81,13 @@ class Stream:
             self.eof = True
             return 0, False
         self.sent += size
-        # A short read has emptied the socket, unless file descriptors sent along cut it short.
-        return size, size == sum(map(len, views)) or bool(flags & socket.MSG_CTRUNC)
+        if size == sum(map(len, views)):
+            self.stride = min(2 * self.stride, MAX_STRIDE)
+            return size, True
+        self.stride = MIN_STRIDE
+        # A short read has emptied the socket, unless file descriptors sent along cut it short. Where the peer ended
+        # with these bytes no further edge comes, so the end must be asked for.
+        return size, self.ending or flags & _TRUNCATED != 0
 
     def write(self, views: list[memoryview]) -> int:
         """Write `views`, keeping what the socket does not take; how many bytes are done with."""
