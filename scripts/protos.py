@@ -23,6 +23,7 @@ PROTOC = "25.1"
 SETS = [
     (ROOT / "sandbox_nb", "ttrpc/proto", None),
     (ROOT, "sandbox_nb/guest/proto", "sandbox_nb.ttrpc"),
+    (ROOT, "tests/ttrpc", "sandbox_nb.ttrpc"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .client import Client
 from .client_streams import BidiStream, ClientStream, ServerStream
 from .connection import Metadata
+from .server import Server
 from .service import Context, Kind, Method, Service
 from .status import Code, MapError, ProtocolError, StatusError
 
@@ -19,6 +20,7 @@ __all__ = [
     "Metadata",
     "Method",
     "ProtocolError",
+    "Server",
     "ServerStream",
     "Service",
     "StatusError",

@@ -80,8 +80,8 @@ class Client:
         deadline = channel.deadline(timeout)
         receiver = OneResponse()
         try:
-            if not channel.is_writable:
-                await channel.drain_until(deadline)
+            if not channel.is_free:
+                await channel.wait_turn_until(deadline)
             payload = request.SerializeToString()
             stream = channel.open(receiver, State.UNARY, (service, method), payload, deadline, metadata)
             try:

@@ -126,11 +126,11 @@ class ClientChannel(Channel):
             self.write(data)
         return self._forget(stream)
 
-    async def drain_until(self, deadline: float | None) -> None:
-        """Wait until the server has taken most of what was written; at the deadline raise DeadlineExceeded."""
+    async def wait_turn_until(self, deadline: float | None) -> None:
+        """Wait until there is room for one more message; at the deadline raise DEADLINE_EXCEEDED."""
         try:
             async with asyncio.timeout_at(deadline):
-                await self.drain()
+                await self.wait_turn()
         except TimeoutError:
             raise _too_late() from None
 
@@ -180,10 +180,10 @@ class ClientChannel(Channel):
         if self.closed_by is None:
             self.closed_by = error
             self.disconnect()
+            if self.unsent():
+                self.abort()
             for stream in list(self._receivers):
-                receiver = self._forget(stream)
-                if receiver is not None:
-                    receiver.fail(_copy(error))
+                self.fail(stream, _copy(error))
 
     def reraise(self, error: StatusError) -> NoReturn:
         """Raise ``error``, as the host of this client wants to see it."""

@@ -57,9 +57,9 @@ class _Sender(_Stream, Generic[RequestT]):
         over 4 MiB is RESOURCE_EXHAUSTED and leaves the call as it was.
         """
         try:
+            if not self._channel.is_free:
+                await self._channel.wait_turn_until(self._deadline)
             self._channel.send_message(self._stream, message.SerializeToString())
-            if not self._channel.is_writable:
-                await self._channel.drain_until(self._deadline)
         except StatusError as error:
             self._channel.reraise(self._receiver.error or error)
 

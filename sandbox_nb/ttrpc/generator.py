@@ -16,6 +16,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath as Path
 from typing import NamedTuple
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
@@ -105,8 +106,8 @@ def generate(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
 
 def _message_classes(file: FileDescriptorProto) -> Iterator[tuple[str, MessageClass]]:
     """Yield every message of a file: its name as a descriptor refers to it, and the class protoc makes of it."""
-    path = file.name.removesuffix(".proto").replace("-", "_").replace("/", ".") + "_pb2"
-    package, _, module = path.rpartition(".")
+    package = _package(file.name)
+    module = Path(file.name).stem.replace("-", "_") + "_pb2"
     scope = f".{file.package}" if file.package else ""
 
     def walk(messages: Iterable[DescriptorProto], outer: str) -> Iterator[tuple[str, MessageClass]]:
@@ -116,6 +117,11 @@ def _message_classes(file: FileDescriptorProto) -> Iterator[tuple[str, MessageCl
             yield from walk(message.nested_type, f"{name}.")
 
     return walk(file.message_type, "")
+
+
+def _package(file: str) -> str:
+    """Return the Python package that protoc puts the module of a .proto file into."""
+    return ".".join(Path(file).parent.parts).replace("-", "_")
 
 
 def _services(file: FileDescriptorProto, classes: dict[str, MessageClass]) -> Iterator[Service]:
@@ -143,21 +149,22 @@ def _module(source: str, services: list[Service], runtime: str) -> str:
 
 from __future__ import annotations
 
-{_imports(services, runtime, body)}
+{_imports(_package(source), services, runtime, body)}
 
 {body}'''
 
 
-def _imports(services: list[Service], runtime: str, body: str) -> str:
-    """Return the import block, in isort's order: the standard library, google's messages, all others."""
+def _imports(package: str, services: list[Service], runtime: str, body: str) -> str:
+    """Return the import block, in isort's order: the standard library, google's, others', our own package's."""
     used = {message[:2] for service in services for method in service.methods for message in method.messages}
-    messages = [f"from {package} import {module}" if package else f"import {module}" for package, module in used]
     names = [name for name in _RUNTIME_NAMES if re.search(rf"\b{name}\b", body)]
-    ours = [*messages, f"from {runtime} import {', '.join(names)}"]
+    lines = [f"from {home} import {module}" for home, module in used if home != package]
+    lines.append(f"from {runtime} import {', '.join(names)}")
     blocks = [
         ["from collections.abc import AsyncIterator"] if "AsyncIterator[" in body else [],
-        sorted(line for line in ours if line.startswith("from google.")),
-        sorted(line for line in ours if not line.startswith("from google.")),
+        sorted(line for line in lines if line.startswith("from google.")),
+        sorted(line for line in lines if not line.startswith("from google.")),
+        sorted(f"from . import {module}" for home, module in used if home == package),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 

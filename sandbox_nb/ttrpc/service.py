@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, NamedTuple
 
@@ -12,16 +12,26 @@ from google.protobuf.message import Message
 
 
 class Kind(Enum):
-    """How many messages go each way in a call: (client streams, server streams)."""
+    """Which sides of a call send any number of messages instead of one: (the client, the server)."""
 
     UNARY = (False, False)
     CLIENT_STREAM = (True, False)
     SERVER_STREAM = (False, True)
     BIDI_STREAM = (True, True)
 
+    @property
+    def client_streams(self) -> bool:
+        """Whether the client sends any number of messages."""
+        return self.value[0]
+
+    @property
+    def server_streams(self) -> bool:
+        """Whether the server sends any number of messages."""
+        return self.value[1]
+
 
 class Method(NamedTuple):
-    """A method of a service: its name on the wire, and the handler's name in the class."""
+    """A method of a service: its name on the wire, its kind, its handler's name in the class."""
 
     name: str
     kind: Kind
@@ -32,25 +42,26 @@ class Method(NamedTuple):
 class Service:
     """The base of the classes that the generator writes, one for each service of a .proto file.
 
-    Their handlers take a request (or an async iterator of them) and a `Context`, and return a response (or are
-    an async iterator of them). A handler that raises `StatusError` sends just that.
+    A handler takes a request, or an async iterator of them, and a `Context`; it returns a response, or is an async
+    iterator of them. What it raises goes to the caller: a `StatusError` as it is, some builtin exceptions as the
+    code that says the same, any other as UNKNOWN. It is cancelled when the caller is gone or out of time.
     """
 
     SERVICE: ClassVar[str]
-    METHODS: ClassVar[Iterable[Method]]
+    METHODS: ClassVar[tuple[Method, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Context:
-    """What is known of a call beside its messages."""
+    """What a handler can know of a call beside its messages."""
 
-    metadata: Mapping[str, list[str]] = field(default_factory=dict)
+    metadata: Mapping[str, list[str]]
     """What the caller sent along: lower-case keys, each with its values in order."""
     deadline: float | None = None
-    """When the caller's time is over, by the event loop's clock. The handler is cancelled then."""
+    """When the caller's time is over, by the event loop's clock."""
 
     def time_remaining(self) -> float | None:
-        """Return how many seconds the caller will still wait; None is for ever."""
+        """Return for how many seconds the caller still waits; None is for ever."""
         if self.deadline is None:
             return None
         return max(0.0, self.deadline - asyncio.get_running_loop().time())

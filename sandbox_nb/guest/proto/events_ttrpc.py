@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 from google.protobuf import empty_pb2
 
-from sandbox_nb.guest.proto import events_pb2
 from sandbox_nb.ttrpc import Client, Context, Kind, Metadata, Method, ServerStream, Service
+
+from . import events_pb2
 
 
 class EventsClient:

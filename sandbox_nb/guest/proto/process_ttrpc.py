@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from google.protobuf import empty_pb2
 
-from sandbox_nb.guest.proto import process_pb2
 from sandbox_nb.ttrpc import Client, Context, Kind, Metadata, Method, Service
+
+from . import process_pb2
 
 
 class ProcessClient:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from sandbox_nb.guest.proto import setup_pb2
 from sandbox_nb.ttrpc import Client, Context, Kind, Metadata, Method, Service
+
+from . import setup_pb2
 
 
 class SetupClient:

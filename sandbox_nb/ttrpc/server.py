@@ -1,0 +1,99 @@
+"""The asyncio server: services, and the sockets they are offered on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from os import PathLike
+from pathlib import Path
+from typing import Self
+
+from .connection import MAX_STREAMS
+from .server_channel import Route, ServerChannel
+from .service import Service
+
+
+class Server:
+    """Serves any number of services on any number of sockets, in the event loop that it is used in.
+
+    ``max_streams`` is how many calls each client may have open; a further one is RESOURCE_EXHAUSTED.
+    """
+
+    def __init__(self, *services: Service, max_streams: int = MAX_STREAMS) -> None:
+        self._routes: dict[str, dict[str, Route]] = {}
+        self._max_streams = max_streams
+        self._listeners: list[asyncio.Server] = []
+        self._channels: set[ServerChannel] = set()
+        self._paths: dict[Path, int] = {}
+        for service in services:
+            self.register(service)
+
+    def register(self, service: Service) -> None:
+        """Offer a service, also to clients that are connected already. One of each name."""
+        if service.SERVICE in self._routes:
+            raise ValueError(f"a service named {service.SERVICE} is registered already")
+        self._routes[service.SERVICE] = {
+            method.name: Route(method.kind, getattr(service, method.handler), method.request_type)
+            for method in service.METHODS
+        }
+
+    async def listen(self, where: str | PathLike[str] | socket.socket) -> None:
+        """Accept clients at the path of a UNIX socket, which is made, or on a listening socket of any family."""
+        loop = asyncio.get_running_loop()
+        if isinstance(where, socket.socket):
+            self._listeners.append(await loop.create_server(self._channel, sock=where))
+        else:
+            path = Path(where)
+            self._listeners.append(await loop.create_unix_server(self._channel, str(path)))
+            self._paths[path] = _inode(path)
+
+    async def attach(self, sock: socket.socket) -> None:
+        """Serve the client at the other end of a connected stream socket, which is then the server's."""
+        sock.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(self._channel, sock)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Accept nothing more, let the calls under way finish, then end every connection.
+
+        New calls are UNAVAILABLE from here on. Handlers that are not done after ``timeout`` seconds are cancelled,
+        and so they are if this itself is cancelled.
+        """
+        self._stop_listening()
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(channel.finish() for channel in self._channels))
+        except TimeoutError:
+            pass
+        finally:
+            for channel in self._channels:
+                channel.abort()
+            for channel in list(self._channels):
+                await channel.wait_lost()
+                await channel.wait_calls()
+
+    async def aclose(self) -> None:
+        """End every connection at once, and cancel the handlers. Any number of times."""
+        await self.shutdown(timeout=0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _channel(self) -> ServerChannel:
+        return ServerChannel(self._routes, self._max_streams, self._channels)
+
+    def _stop_listening(self) -> None:
+        while self._listeners:
+            self._listeners.pop().close()
+        while self._paths:
+            path, inode = self._paths.popitem()
+            with contextlib.suppress(FileNotFoundError):
+                if _inode(path) == inode:  # somebody else's may be there by now
+                    path.unlink()
+
+
+def _inode(path: Path) -> int:
+    return path.stat().st_ino
