@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, Unpack, cast, overload
 
-from sandbox_nb.errors import FailedPrecondition, SandboxError
+from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.launch import Boot, Progress
 from sandbox_nb.options import Option, Options
@@ -278,8 +278,10 @@ class Process:
     def __exit__(self, *exc_info: object) -> None:
         """End it if it still runs, and close the pipes."""
         if self.returncode is None:
-            self.kill()
-            self.wait()
+            # A machine that is gone has taken the process with it.
+            with contextlib.suppress(Unavailable):
+                self.kill()
+                self.wait()
         for pipe in (self.stdin, self.stdout, self.stderr):
             if pipe is not None:
                 pipe.close()

@@ -317,7 +317,10 @@ def prepare_state_dir(wanted: str | os.PathLike[str] | None, run_folder: Path) -
 
 
 class _Sockets:
-    """The listening sockets of one sandbox, made before anybody could want to connect to them."""
+    """The listening sockets of one sandbox, made before anybody could want to connect to them.
+
+    Those of the vsock device are handed to it and not kept: when it dies, who dials it must be refused, not wait.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.uds = folder / "v"
@@ -349,14 +352,20 @@ class _Sockets:
 def _spawn_device(sockets: _Sockets) -> Child:
     """Start the vsock device, by path and without site: 17 ms instead of 37."""
     program = Path(connect.__file__).with_name("__main__.py")
-    fds = (sockets.vhost.fileno(), sockets.hybrid.fileno())
-    arguments = ["--socket-fd", fds[0], "--uds-fd", fds[1], "--uds", sockets.uds, "--cid", command.GUEST_CID]
-    return Child.spawn(
-        [sys.executable, "-I", "-S", program, *map(str, arguments)],
+    vhost, hybrid = sockets.vhost.fileno(), sockets.hybrid.fileno()
+    device = Child.spawn(
+        [
+            *(sys.executable, "-I", "-S", program),
+            *("--socket-fd", str(vhost), "--uds-fd", str(hybrid), "--uds", sockets.uds),
+            *("--cid", str(command.GUEST_CID)),
+        ],
         name="the vsock device",
         guard=binaries.guard(),
-        pass_fds=fds,
+        pass_fds=(vhost, hybrid),
     )
+    sockets.vhost.close()
+    sockets.hybrid.close()
+    return device
 
 
 async def _plug(machine: Machine, sockets: _Sockets, found: Image) -> None:

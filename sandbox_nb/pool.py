@@ -95,7 +95,7 @@ class SandboxPool(Executor):
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _outcome(future: Future[T]) -> T | Exception:
+def _outcome(future: Future[Any]) -> Any:
     error = future.exception()
     if error is None:
         return future.result()

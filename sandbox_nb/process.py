@@ -14,11 +14,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypedDict, TypeVar
 
 from sandbox_nb import streams
-from sandbox_nb.errors import DeadlineExceeded, InvalidArgument, ProcessFailed, ProcessTimedOut, SandboxError
+from sandbox_nb.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    ProcessFailed,
+    ProcessTimedOut,
+    SandboxError,
+    Unavailable,
+)
 from sandbox_nb.guest.proto.process_pb2 import (
     CloseIORequest,
     KillRequest,
@@ -60,6 +68,10 @@ class RunKeywords(TypedDict, total=False):
 
 OpenStream = Callable[[str], Awaitable[socket.socket]]
 """Opens the stream of an id and returns its connected, non-blocking socket."""
+
+
+Explained = Callable[[], AbstractAsyncContextManager[None]]
+"""Makes a block in which an error that only says that the connection ended becomes one that says why."""
 
 
 class Echo:
@@ -139,19 +151,25 @@ class RawProcess:
     there is one, in both directions, under 1.
     """
 
-    def __init__(self, service: ProcessClient, start: Start, identity: str) -> None:
+    def __init__(self, service: ProcessClient, start: Start, identity: str, explained: Explained) -> None:
         self.args = start.command
         self.tty = start.tty is not None
         self.id = identity
         self.pid = 0
         self.sockets: dict[int, socket.socket] = {}
         self._service = service
+        self._explained = explained
         self._waiting: asyncio.Task[WaitResponse] | None = None
 
     @classmethod
-    async def start(cls, service: ProcessClient, open_stream: OpenStream, start: Start) -> RawProcess:
-        """Open the pipes, start the process. Raises the agent's error, and leaves nothing, when it refuses."""
-        process = cls(service, start, f"p-{secrets.token_hex(8)}")
+    async def start(
+        cls, service: ProcessClient, open_stream: OpenStream, start: Start, explained: Explained
+    ) -> RawProcess:
+        """Open the pipes, start the process. Raises the agent's error, and leaves nothing, when it refuses.
+
+        Later calls are made within ``explained()``, which says why when the machine is gone.
+        """
+        process = cls(service, start, f"p-{secrets.token_hex(8)}", explained)
         request = StartRequest(
             id=process.id,
             args=start.argv(),
@@ -198,13 +216,17 @@ class RawProcess:
                 raise InvalidArgument(f"{name}={value!r}: PIPE, DEVNULL or the id of a stream is needed")
         if start.tty is not None:
             request.stdin, request.stderr = request.stdout, ""
-        opened = await asyncio.gather(*map(open_stream, wanted.values()), return_exceptions=True)
-        for number, result in zip(wanted, opened, strict=True):
-            if isinstance(result, socket.socket):
-                self.sockets[number] = result
-        for result in opened:
-            if isinstance(result, BaseException):
-                raise result
+
+        async def open_one(number: int, identity: str) -> None:
+            # Kept the moment it is open, so that whoever is cancelled meanwhile closes it.
+            self.sockets[number] = await open_stream(identity)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, identity in wanted.items():
+                    group.create_task(open_one(number, identity))
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     @property
     def returncode(self) -> int | None:
@@ -225,13 +247,15 @@ class RawProcess:
         done, _ = await asyncio.wait({self._waiting}, timeout=timeout)
         if not done:
             raise DeadlineExceeded(f"{describe(self.args)} did not end within {timeout} s")
-        self._waiting.result()
+        async with self._explained():
+            self._waiting.result()
         assert self.returncode is not None
         return self.returncode
 
     async def send_signal(self, number: int, *, whole_group: bool = False) -> None:
         """Send a signal to it, or to every process it started. Raises NotFound when it is gone."""
-        await self._service.kill(KillRequest(id=self.id, signal=number, all=whole_group))
+        async with self._explained():
+            await self._service.kill(KillRequest(id=self.id, signal=number, all=whole_group))
 
     async def kill(self) -> None:
         """End it and every process it started, also those that left its session. Nothing happens if it is gone."""
@@ -241,15 +265,18 @@ class RawProcess:
     async def resize(self, rows: int, columns: int) -> None:
         """Tell its terminal a new size."""
         size = WindowSize(rows=rows, columns=columns)
-        await self._service.resize_pty(ResizePtyRequest(id=self.id, size=size))
+        async with self._explained():
+            await self._service.resize_pty(ResizePtyRequest(id=self.id, size=size))
 
     async def close_stdin(self) -> None:
         """End its standard input, also where that is a stream of the caller's."""
-        await self._service.close_io(CloseIORequest(id=self.id))
+        async with self._explained():
+            await self._service.close_io(CloseIORequest(id=self.id))
 
     async def pids(self) -> list[int]:
         """It and the processes it started."""
-        return list((await self._service.pids(PidsRequest(id=self.id))).pids)
+        async with self._explained():
+            return list((await self._service.pids(PidsRequest(id=self.id))).pids)
 
     def close(self) -> None:
         """Close our ends of its pipes. Idempotent."""
@@ -327,8 +354,10 @@ class AsyncProcess:
     async def __aexit__(self, *exc_info: object) -> None:
         """End it if it still runs, and close the pipes."""
         if self.returncode is None:
-            await self.kill()
-            await self.wait()
+            # A machine that is gone has taken the process with it.
+            with contextlib.suppress(Unavailable):
+                await self.kill()
+                await self.wait()
         for writer in self._writers:
             writer.close()
 

@@ -303,7 +303,8 @@ class AsyncSandbox:
             return await streams.open_stream(running.uds, identity)
 
     async def _spawn(self, start: Start) -> RawProcess:
-        return await RawProcess.start(ProcessClient(self._use().client), self.open_stream, start)
+        service = ProcessClient(self._use().client)
+        return await RawProcess.start(service, self.open_stream, start, self._explained)
 
     @contextlib.asynccontextmanager
     async def _stream(self) -> AsyncIterator[tuple[str, socket.socket]]:

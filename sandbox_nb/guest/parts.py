@@ -39,16 +39,16 @@ class Given:
     rootfs: Path | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            path = getattr(self, field.name)
+            if path is not None and not path.exists():
+                raise NotFound(f"{field.name}: there is nothing at {path}")
         if (self.kernel is None) != (self.modules is None):
             have, lack = ("kernel", "modules") if self.modules is None else ("modules", "kernel")
             raise InvalidArgument(
                 f"{have} is given without {lack}: a kernel needs its own modules, the folder lib/modules/RELEASE "
                 "that `make modules_install` makes, also where everything is built in"
             )
-        for field in fields(self):
-            path = getattr(self, field.name)
-            if path is not None and not path.exists():
-                raise NotFound(f"{field.name}: there is nothing at {path}")
 
     @classmethod
     def of(cls, *paths: StrPath | None) -> Given:

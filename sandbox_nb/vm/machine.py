@@ -235,7 +235,7 @@ def obituary(reason: str, status: int, child: Child, console: Console | None = N
     parts = [f"the machine is gone: {why}"]
     if words := child.log.tail(5).strip():
         parts.append(f"QEMU said: {words}")
-    if console is not None and (tail := console.ring.tail().strip()):
+    if console is not None and (tail := console.ring.last_words().strip()):
         parts.append(f"console, last lines:\n{tail}")
     return "\n".join(parts)
 

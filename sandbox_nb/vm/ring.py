@@ -21,5 +21,13 @@ class Ring:
 
     def tail(self, lines: int = 20) -> str:
         """The last ``lines`` lines as text, carriage returns removed, invalid UTF-8 replaced."""
-        text = self._bytes.decode(errors="replace").replace("\r", "")
-        return "\n".join(text.rstrip("\n").split("\n")[-lines:])
+        return "\n".join(self._lines()[-lines:])
+
+    def last_words(self, lines: int = 20) -> str:
+        """What a kernel says when it dies, from its panic message on; else the tail."""
+        text = self._lines()
+        panics = [number for number, line in enumerate(text) if "Kernel panic" in line]
+        return "\n".join(text[panics[0] :][:lines] if panics else text[-lines:])
+
+    def _lines(self) -> list[str]:
+        return self._bytes.decode(errors="replace").replace("\r", "").rstrip("\n").split("\n")

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from support import alive, descendants
 
 
 def sandbox_nb(*words, input=b"", **keywords):
@@ -154,21 +155,3 @@ def test_kill_9_leaves_no_machine():
     while time.monotonic() < deadline and alive(below):
         time.sleep(0.02)
     assert not alive(below)
-
-
-def descendants(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        children = [int(child) for child in file.read().split()]
-    return {pid_ for child in children for pid_ in (child, *descendants(child))}
-
-
-def alive(pids):
-    found = set()
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] != "Z":
-                    found.add(pid)
-        except FileNotFoundError:
-            pass
-    return found

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
+from support import alive, descendants
 
 pytestmark = pytest.mark.vm
 
@@ -132,22 +133,3 @@ def test_a_killed_kernel_leaves_no_machine(kernel):
     while time.monotonic() < deadline and alive(started):
         time.sleep(0.05)
     assert not alive(started)
-
-
-def descendants(pid: int) -> set[int]:
-    """The children of a process, and theirs."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found |= {child} | descendants(child)
-    return found
-
-
-def alive(pids: set[int]) -> set[int]:
-    """Those that still run; a zombie does not."""
-    states = {pid: Path(f"/proc/{pid}/stat") for pid in pids}
-    return {
-        pid
-        for pid, stat in states.items()
-        if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    }
