@@ -47,9 +47,12 @@ Echo = Callable[[BytesValue], Awaitable[BytesValue]]
 def rows() -> dict[str, Row]:
     """Measure all rows."""
     grpc = _grpc()
-    with tempfile.TemporaryDirectory() as folder, _server("ttrpc", folder) as ours:
-        with _server("grpcio", folder) as theirs:
-            return asyncio.run(_measure(grpc, ours, theirs))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _server("ttrpc", folder) as ours,
+        _server("grpcio", folder) as theirs,
+    ):
+        return asyncio.run(_measure(grpc, ours, theirs))
 
 
 def _grpc() -> Any:
