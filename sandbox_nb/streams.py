@@ -54,11 +54,10 @@ async def open_stream(uds: Path, identity: str) -> socket.socket:
     """
     greeting = hello(identity)
     try:
-        sock = await connect.dial(uds, STREAM_PORT, timeout=None)
+        sock = await connect.dial(uds, STREAM_PORT, timeout=None, first=greeting)
     except OSError as error:
         raise Unavailable(f"the guest takes no streams: {error}") from error
     try:
-        await asyncio.get_running_loop().sock_sendall(sock, greeting)
         answer = await _receive_answer(sock)
         if answer != identity:
             raise AlreadyExists(f"the guest refused stream {identity!r}: {answer}")
