@@ -34,6 +34,13 @@ class Parser(argparse.ArgumentParser):
         """Raise what argparse found, as one line."""
         raise UsageError(f"{self.prog}: {message}")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Say what can be chosen, with the nearest first; argparse lists without guessing."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            guess = did_you_mean(str(value), known)
+            raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(known)}{guess}")
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:

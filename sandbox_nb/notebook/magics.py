@@ -99,9 +99,9 @@ class SandboxMagics(Magics):
         """Run the cell, or the rest of the line, in the guest, showing its output as it comes."""
         if (arguments.cell is None) == (not arguments.command):
             raise UsageError("%sandbox run CMD…, or %%sandbox run with the commands in the cell: one of the two")
-        sandbox = self._find(arguments.name)
         command = arguments.command if arguments.cell is None else ["sh", "-c", arguments.cell]
-        result = sandbox.run(command, stream=not arguments.quiet, **grammar.command_options(arguments))
+        options = grammar.command_options(arguments)
+        result = self._find(arguments.name).run(command, stream=not arguments.quiet, **options)
         if arguments.out:
             self.shell.user_ns[arguments.out] = result
         if result.returncode and not arguments.no_raise:

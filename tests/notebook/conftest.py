@@ -65,4 +65,5 @@ def kernel():
         yield kernel
     finally:
         client.stop_channels()
-        manager.shutdown_kernel()
+        if manager.has_kernel:
+            manager.shutdown_kernel()
