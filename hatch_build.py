@@ -18,10 +18,9 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -38,8 +37,7 @@ C_FLAGS = ("-std=c11", "-D_GNU_SOURCE", *WARNINGS)
 STATIC = ("-static", "-Os", "-flto", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-s")
 
 
-@dataclass(frozen=True)
-class Binary:
+class Binary(NamedTuple):  # no dataclass: hatchling does not register the module, which dataclasses looks up
     """``sources`` may hold headers too: all of them are in the stamp, those the compiler takes go to it."""
 
     name: str

@@ -95,7 +95,7 @@ def _run(arguments: argparse.Namespace) -> int:
     command = grammar.command_options(arguments)
     timeout = command.pop("timeout")
     with Sandbox() as sandbox:
-        sandbox.start(progress=show_progress, **grammar.machine_options(arguments))
+        sandbox.start(progress=ShowProgress(), **grammar.machine_options(arguments))
         with sandbox.popen(arguments.command, **command) as process:
             return _relay(process, timeout)
 
@@ -142,13 +142,20 @@ def _copy_output(source: BinaryIO, sink: BinaryIO, process: Process) -> None:
             process.send_signal(signal.SIGPIPE)
 
 
-def show_progress(stage: str, done: int, total: int) -> None:
-    """Show how far the image is, on standard error, on one line where that is a terminal."""
-    if sys.stderr.isatty():
-        share = f" {100 * done // total:3d} %" if total else ""
-        print(f"\r\033[K{stage}{share}", end="\n" if total and done >= total else "", file=sys.stderr, flush=True)
-    elif done == 0:
-        print(stage, file=sys.stderr, flush=True)
+class ShowProgress:
+    """Shows how far an image is, on standard error: on one line where that is a terminal, else a line a stage."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show ``stage`` and the share done."""
+        if sys.stderr.isatty():
+            share = f" {100 * done // total:3d} %" if total else ""
+            print(f"\r\033[K{stage}{share}", end="\n" if 0 < total <= done else "", file=sys.stderr, flush=True)
+        elif stage != self._stage:
+            print(f"{stage} …", file=sys.stderr, flush=True)
+        self._stage = stage
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -170,7 +177,7 @@ def _image_build(arguments: argparse.Namespace) -> int:
     from sandbox_nb.guest import image
 
     parts = {name: getattr(arguments, name) for name in ("kernel", "modules", "busybox", "rootfs")}
-    built = image.build(arguments.image, agent=binaries.agent("x86_64"), progress=show_progress, **parts)
+    built = image.build(arguments.image, agent=binaries.agent("x86_64"), progress=ShowProgress(), **parts)
     print(built.folder)
     return 0
 

@@ -70,7 +70,8 @@ def _accelerator() -> Finding:
         return Finding("accelerator", "note", "not examined: QEMU or the probe is missing")
     if verdict.name == "kvm":
         return Finding("accelerator", "ok", str(verdict))
-    return Finding("accelerator", "note", f"emulation, since {verdict.reason}", verdict.remedy)
+    detail = f" ({verdict.detail})" if verdict.detail else ""
+    return Finding("accelerator", "note", f"emulation, since {verdict.reason}{detail}", verdict.remedy)
 
 
 def _image() -> Finding:

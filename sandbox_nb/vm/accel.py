@@ -35,11 +35,15 @@ PROBE_STATUS = 0x2A << 1 | 1
 
 @dataclass(frozen=True)
 class Accelerator:
-    """``name`` is QEMU's (kvm, tcg), ``reason`` says why it was chosen, ``remedy`` how to get KVM."""
+    """``name`` is QEMU's (kvm, tcg), ``reason`` says why it was chosen, ``remedy`` how to get KVM.
+
+    ``detail`` is what the proof saw, for a closer look.
+    """
 
     name: str
     reason: str
     remedy: str = ""
+    detail: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.reason}{'; ' + self.remedy if self.remedy else ''})"
@@ -112,9 +116,7 @@ async def run_probe(accel: str, *, qemu: Path, probe: Path, guard: Path) -> Acce
 
 
 def _broken(accel: str, detail: str) -> Accelerator:
-    return Accelerator(
-        "tcg", f"/dev/{accel} is there but cannot run a guest: {detail}", "no remedy from inside this host"
-    )
+    return Accelerator("tcg", f"/dev/{accel} is there but cannot run a guest", detail=detail)
 
 
 def processor_flags() -> str:

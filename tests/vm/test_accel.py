@@ -77,7 +77,7 @@ async def test_a_probe_that_hangs_is_given_up(parts, monkeypatch):
     del parts["cache"]
     monkeypatch.setattr(accel, "PROBE_TIMEOUT", 0.001)
     verdict = await accel.run_probe("tcg", **parts)
-    assert "did not run within" in verdict.reason
+    assert "did not run within" in verdict.detail
 
 
 async def test_a_verdict_is_remembered(parts, monkeypatch):
