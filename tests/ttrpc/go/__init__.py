@@ -1,0 +1,1 @@
+"""A peer written in Go, and how it is built."""
