@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, Unpack, cast, overload
 
 from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
+from sandbox_nb.events import AsyncEvents, Events
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.launch import Boot, Progress
 from sandbox_nb.options import Option, Options
@@ -175,6 +176,14 @@ class Sandbox:
     def info(self) -> InfoResponse:
         """The agent's version and the guest's kernel."""
         return run_blocking(self.asynchronous.info())
+
+    def events(self) -> Events:
+        """What happens to processes of the guest from now on."""
+
+        async def subscribe() -> AsyncEvents:
+            return self.asynchronous.events()
+
+        return Events(run_blocking(subscribe()), run_blocking)
 
     @property
     def name(self) -> str:

@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
 from sandbox_nb import process, streams
 from sandbox_nb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, ProtocolError, Unavailable
+from sandbox_nb.events import AsyncEvents
+from sandbox_nb.guest.proto.events_ttrpc import EventsClient
 from sandbox_nb.guest.proto.files_pb2 import ReadRequest, WriteRequest
 from sandbox_nb.guest.proto.files_ttrpc import FilesClient
 from sandbox_nb.guest.proto.power_ttrpc import PowerClient
@@ -264,6 +266,10 @@ class AsyncSandbox:
         """The agent's version and the guest's kernel."""
         async with self._explained():
             return await SystemClient(self._use().client).info()
+
+    def events(self) -> AsyncEvents:
+        """What happens to processes of the guest from now on. Raises FailedPrecondition unless running."""
+        return AsyncEvents(EventsClient(self._use().client).stream(), self._explained)
 
     @property
     def boot(self) -> Boot:
