@@ -27,12 +27,14 @@ from sandbox_nb.events import AsyncEvents, Events
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.launch import Boot, Progress
 from sandbox_nb.options import Option, Options
-from sandbox_nb.process import Command, Completed, Echo, RawProcess, RunKeywords, Sink
+from sandbox_nb.process import Command, Completed, Echo, RawProcess, RunKeywords, Sink, describe
 from sandbox_nb.sandbox import AsyncSandbox, State
 from sandbox_nb.ttrpc import Client
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
+
+    from sandbox_nb.notebook.terminal import Terminal
 
 __all__ = ["Process", "Sandbox", "run_blocking"]
 
@@ -177,6 +179,22 @@ class Sandbox:
         """The agent's version and the guest's kernel."""
         return run_blocking(self.asynchronous.info())
 
+    def attach_console(self) -> socket.socket:
+        """A connected, blocking socket on the guest's serial console."""
+        sock = run_blocking(self.asynchronous.attach_console())
+        sock.setblocking(True)
+        return sock
+
+    def terminal(self, command: Command | None = None, **keywords: Any) -> Terminal:
+        """A terminal to show in the notebook: on a login shell, a command, ``stream=ID`` or ``console=True``.
+
+        Keywords as for ``sandbox_nb.notebook.guest_terminal.open_terminal``.
+        """
+        # The one step up the house: the notebook's room is loaded when somebody in a notebook asks for it.
+        from sandbox_nb.notebook.guest_terminal import open_terminal
+
+        return open_terminal(self, command, **keywords)
+
     def events(self) -> Events:
         """What happens to processes of the guest from now on."""
 
@@ -245,6 +263,13 @@ class Process:
                 self.stdout = cast(BinaryIO, sock.makefile("rb"))
             elif number == 2:
                 self.stderr = cast(BinaryIO, sock.makefile("rb"))
+
+    @property
+    def terminal(self) -> socket.socket:
+        """The socket of its terminal, both directions. Raises FailedPrecondition when it has none."""
+        if not self._raw.tty:
+            raise FailedPrecondition(f"{describe(self.args)} was started without tty=")
+        return self._raw.sockets[1]
 
     @property
     def args(self) -> Command:

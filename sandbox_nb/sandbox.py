@@ -290,6 +290,10 @@ class AsyncSandbox:
         """The last lines of the guest's console."""
         return self._running.machine.console.ring.tail(200) if self._running else ""
 
+    async def attach_console(self) -> socket.socket:
+        """A connected, non-blocking socket on the serial console. Raises FailedPrecondition unless running."""
+        return self._use().machine.console.attach()
+
     async def __aenter__(self) -> AsyncSandbox:
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class
@@ -17,6 +17,9 @@ from sandbox_nb.grammar import Parser, UsageError
 from sandbox_nb.notebook.progress import ProgressLine, started_line
 from sandbox_nb.process import Completed
 from sandbox_nb.sandbox import State
+
+if TYPE_CHECKING:
+    from sandbox_nb.notebook.terminal import Terminal
 
 DEFAULT_NAME = "sandbox"
 
@@ -107,6 +110,15 @@ class SandboxMagics(Magics):
         if result.returncode and not arguments.no_raise:
             raise _failed(result, "the cell" if arguments.cell is not None else shlex.join(command))
 
+    def terminal(self, arguments: argparse.Namespace) -> Terminal:
+        """Show a terminal: a login shell in the guest, a command, a stream, or the console."""
+        from sandbox_nb.notebook.guest_terminal import open_terminal
+
+        look = {name: getattr(arguments, name) for name in ("height", "readonly")}
+        command = shlex.split(arguments.command) if arguments.command else None
+        options = {"stream": arguments.stream, "console": arguments.console, "user": arguments.user}
+        return open_terminal(self._find(arguments.name), command, **options, **look)
+
     def stop_all(self) -> None:
         """Stop every machine started here."""
         for sandbox in self.sandboxes.values():
@@ -155,6 +167,14 @@ def _parser(magics: SandboxMagics) -> Parser:
     stop.add_argument("--all", action="store_true", help="stop every machine of this notebook")
 
     _command(commands, "status", magics.status)
+
+    terminal = _command(commands, "terminal", magics.terminal)
+    terminal.add_argument("--command", metavar="CMD", help="what to run instead of a login shell")
+    terminal.add_argument("--stream", metavar="ID", help="show the stream of this id")
+    terminal.add_argument("--console", action="store_true", help="show the serial console")
+    terminal.add_argument("--user", default="", metavar="USER", help="user of the guest to run as")
+    terminal.add_argument("--height", type=int, default=24, metavar="ROWS", help="rows")
+    terminal.add_argument("--readonly", action="store_true", help="show, and take no keys")
 
     run = _command(commands, "run", magics.run, takes_cell=True)
     grammar.add_command_options(run)

@@ -27,6 +27,7 @@ class Console:
         self._sock.setblocking(False)
         self._file = path.open("wb", buffering=0)
         self._room = FILE_LIMIT
+        self._attached: set[socket.socket] = set()
         self._awaited: tuple[bytes, asyncio.Future[None]] | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._read)
@@ -40,6 +41,19 @@ class Console:
         finally:
             self._awaited = None
 
+    def attach(self) -> socket.socket:
+        """A connected, non-blocking socket that gets what the guest wrote last and writes from now on, and types.
+
+        A serial line knows no flow control: what a reader does not take in time is lost to it, and to nobody else.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self._attached.add(ours)
+        self._loop.add_reader(ours, self._type, ours)
+        self._offer(ours, bytes(self.ring))
+        return theirs
+
     def close(self) -> None:
         """Take what is still to be read, then let go of socket and file. Idempotent."""
         if self._sock.fileno() < 0:
@@ -48,6 +62,8 @@ class Console:
             while data := self._sock.recv(64 * 1024):
                 self._keep(data)
         self._loop.remove_reader(self._sock)
+        for reader in tuple(self._attached):
+            self._detach(reader)
         self._sock.close()
         self._file.close()
 
@@ -63,6 +79,29 @@ class Console:
         else:
             self._loop.remove_reader(self._sock)
 
+    def _type(self, reader: socket.socket) -> None:
+        try:
+            data = reader.recv(4096)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._detach(reader)
+            return
+        # QEMU takes what a person types at once; a paste beyond its buffer is cut, as on a real line.
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            self._sock.send(data)
+
+    def _offer(self, reader: socket.socket, data: bytes) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            reader.send(data)
+
+    def _detach(self, reader: socket.socket) -> None:
+        self._loop.remove_reader(reader)
+        self._attached.discard(reader)
+        reader.close()
+
     def _look(self) -> None:
         if self._awaited is not None and self._awaited[0] in bytes(self.ring) and not self._awaited[1].done():
             self._awaited[1].set_result(None)
@@ -70,6 +109,8 @@ class Console:
     def _keep(self, data: bytes) -> None:
         self.ring.feed(data)
         self._look()
+        for reader in tuple(self._attached):
+            self._offer(reader, data)
         if self._room > 0:
             # A full disk must not take the machine down with it; the ring still has the end.
             with contextlib.suppress(OSError):

@@ -1,0 +1,79 @@
+"""Terminals of a machine: a program on a pty in the guest, a stream, or the serial console."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import Any
+
+from sandbox_nb.blocking import Process, Sandbox
+from sandbox_nb.errors import FailedPrecondition, InvalidArgument, Unavailable
+from sandbox_nb.notebook.terminal import Terminal
+from sandbox_nb.notebook.terminal_source import SocketSource
+from sandbox_nb.process import Command
+from sandbox_nb.sandbox import State
+
+LOGIN_SHELL: Command = ["sh", "-l"]
+
+
+def open_terminal(
+    sandbox: Sandbox,
+    command: Command | None = None,
+    *,
+    stream: str | None = None,
+    console: bool = False,
+    env: dict[str, str] | None = None,
+    cwd: str = "",
+    user: str = "",
+    **look: Any,
+) -> Terminal:
+    """A terminal on ``command`` (a login shell when not said), on the stream of an id, or on the console.
+
+    ``look`` goes to the widget: ``height``, ``font_size``, ``scrollback``, ``readonly``, ….
+
+    Raises FailedPrecondition unless the machine runs, InvalidArgument for more than one of the three.
+    """
+    if sum((command is not None, stream is not None, console)) > 1:
+        raise InvalidArgument("a terminal shows one thing: a command, a stream or the console")
+    if sandbox.state is not State.RUNNING:
+        raise FailedPrecondition(f"{sandbox.name} is {sandbox.state.value}; a terminal needs it running")
+    if stream is not None:
+        return Terminal(_of_stream(sandbox, stream), **look)
+    if console:
+        return Terminal(_of_console(sandbox), **look)
+    return Terminal(_of_process(sandbox, command or LOGIN_SHELL, env=env, cwd=cwd, user=user), **look)
+
+
+def _of_process(sandbox: Sandbox, command: Command, **keywords: Any) -> SocketSource:
+    running: list[Process] = []
+
+    def connect(rows: int, columns: int) -> socket.socket:
+        process = sandbox.popen(command, tty=(rows, columns), **keywords)
+        running.append(process)
+        return process.terminal
+
+    def resize(rows: int, columns: int) -> None:
+        running[0].resize(rows, columns)
+
+    def ending() -> str:
+        try:
+            status = running[0].wait(timeout=5)
+        except Unavailable as error:
+            return str(error).splitlines()[0]
+        return f"exited with status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
+
+    return SocketSource(connect, resize, ending)
+
+
+def _of_stream(sandbox: Sandbox, identity: str) -> SocketSource:
+    return SocketSource(lambda rows, columns: sandbox.start_stream(identity), _no_resize)
+
+
+def _of_console(sandbox: Sandbox) -> SocketSource:
+    return SocketSource(
+        lambda rows, columns: sandbox.attach_console(), _no_resize, lambda: "the machine has stopped"
+    )
+
+
+def _no_resize(rows: int, columns: int) -> None:
+    """Neither a stream nor a serial line has a size."""
