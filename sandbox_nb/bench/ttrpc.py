@@ -20,7 +20,7 @@ from typing import Any
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value
 
 from sandbox_nb.bench import Row, Skipped
-from sandbox_nb.ttrpc import Client, Context, Kind, Method, Server, Service
+from sandbox_nb.ttrpc import Client, Context, Method, Server
 
 NAMES = (
     "ttrpc_latency_us",
@@ -129,11 +129,11 @@ async def _stream(client: Client) -> float:
     return size / (time.perf_counter() - began) / 1e6
 
 
-class _Bench(Service):
+class _Bench:
     SERVICE = _SERVICE
     METHODS = (
-        Method("Echo", Kind.UNARY, "echo", BytesValue),
-        Method("Flood", Kind.SERVER_STREAM, "flood", Int64Value),
+        Method("Echo", "echo", BytesValue),
+        Method("Flood", "flood", Int64Value, server_streams=True),
     )
 
     async def echo(self, request: BytesValue, _context: Context) -> BytesValue:

@@ -6,7 +6,7 @@ from .client import Client
 from .client_streams import BidiStream, ClientStream, ServerStream
 from .connection import Metadata
 from .server import Server
-from .service import Context, Kind, Method, Service
+from .service import Context, Method, Service
 from .status import Code, MapError, ProtocolError, StatusError
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "ClientStream",
     "Code",
     "Context",
-    "Kind",
     "MapError",
     "Metadata",
     "Method",

@@ -22,8 +22,6 @@ from typing import NamedTuple
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
-from .service import Kind
-
 # How descriptor.proto numbers the fields on the way to the comment of a method.
 _SERVICE_FIELD = FileDescriptorProto.SERVICE_FIELD_NUMBER
 _METHOD_FIELD = 2  # ServiceDescriptorProto.method
@@ -35,11 +33,8 @@ _RUNTIME_NAMES = (
     "Client",
     "ClientStream",
     "Context",
-    "Kind",
     "Metadata",
-    "Method",
     "ServerStream",
-    "Service",
 )
 
 
@@ -58,7 +53,8 @@ class Method(NamedTuple):
     """A method, with all that its two faces need."""
 
     name: str
-    kind: Kind
+    client_streams: bool
+    server_streams: bool
     request: MessageClass
     response: MessageClass
     comment: str
@@ -131,7 +127,8 @@ def _services(file: FileDescriptorProto, classes: dict[str, MessageClass]) -> It
         methods = [
             Method(
                 name=method.name,
-                kind=Kind((method.client_streaming, method.server_streaming)),
+                client_streams=method.client_streaming,
+                server_streams=method.server_streaming,
                 request=classes[method.input_type],
                 response=classes[method.output_type],
                 comment=comments.get((_SERVICE_FIELD, number, _METHOD_FIELD, index), ""),
@@ -149,24 +146,30 @@ def _module(source: str, services: list[Service], runtime: str) -> str:
 
 from __future__ import annotations
 
-{_imports(_package(source), services, runtime, body)}
+{_imports(_package(source), services)}
+{_type_imports(runtime, body)}
 
 {body}'''
 
 
-def _imports(package: str, services: list[Service], runtime: str, body: str) -> str:
+def _imports(package: str, services: list[Service]) -> str:
     """Return the import block, in isort's order: the standard library, google's, others', our own package's."""
     used = {message[:2] for service in services for method in service.methods for message in method.messages}
-    names = [name for name in _RUNTIME_NAMES if re.search(rf"\b{name}\b", body)]
-    lines = [f"from {home} import {module}" for home, module in used if home != package]
-    lines.append(f"from {runtime} import {', '.join(names)}")
+    others = sorted(f"from {home} import {module}" for home, module in used if home != package)
     blocks = [
-        ["from collections.abc import AsyncIterator"] if "AsyncIterator[" in body else [],
-        sorted(line for line in lines if line.startswith("from google.")),
-        sorted(line for line in lines if not line.startswith("from google.")),
+        ["from typing import TYPE_CHECKING"],
+        [line for line in others if line.startswith("from google.")],
+        [line for line in others if not line.startswith("from google.")],
         sorted(f"from . import {module}" for home, module in used if home == package),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _type_imports(runtime: str, body: str) -> str:
+    """Return the imports for annotations alone, so that importing the module imports no runtime."""
+    names = [name for name in _RUNTIME_NAMES if re.search(rf"\b{name}\b", body)]
+    iterator = "    from collections.abc import AsyncIterator\n\n" if "AsyncIterator[" in body else ""
+    return f"if TYPE_CHECKING:\n{iterator}    from {runtime} import {', '.join(names)}\n"
 
 
 def _client(service: Service) -> str:
@@ -182,26 +185,20 @@ class {service.name}Client:
 
 
 def _client_method(service: Service, method: Method) -> str:
-    call = {
-        Kind.UNARY: "await self._client.call",
-        Kind.CLIENT_STREAM: "self._client.client_stream",
-        Kind.SERVER_STREAM: "self._client.server_stream",
-        Kind.BIDI_STREAM: "self._client.bidi_stream",
-    }[method.kind]
-    result = {
-        Kind.UNARY: f"{method.response}",
-        Kind.CLIENT_STREAM: f"ClientStream[{method.request}, {method.response}]",
-        Kind.SERVER_STREAM: f"ServerStream[{method.response}]",
-        Kind.BIDI_STREAM: f"BidiStream[{method.request}, {method.response}]",
-    }[method.kind]
+    call, result = {
+        (False, False): ("await self._client.call", f"{method.response}"),
+        (True, False): ("self._client.client_stream", f"ClientStream[{method.request}, {method.response}]"),
+        (False, True): ("self._client.server_stream", f"ServerStream[{method.response}]"),
+        (True, True): ("self._client.bidi_stream", f"BidiStream[{method.request}, {method.response}]"),
+    }[method.client_streams, method.server_streams]
     parameters = ["self", "*", "timeout: float | None = None", "metadata: Metadata | None = None"]
     arguments = [f'"{service.full_name}"', f'"{method.name}"', f"{method.response}"]
-    if method.kind in (Kind.UNARY, Kind.SERVER_STREAM):
+    if not method.client_streams:
         arguments.insert(2, f"{method.request}()" if method.takes_nothing else "request")
         if not method.takes_nothing:
             parameters.insert(1, f"request: {method.request}")
     return f"""\
-    {"async " if method.kind is Kind.UNARY else ""}def {method.handler}(
+    {"async " if call.startswith("await") else ""}def {method.handler}(
 {_lines(parameters, 8)}
     ) -> {result}:
 {_docstring("Call", service, method)}
@@ -214,11 +211,11 @@ def _client_method(service: Service, method: Method) -> str:
 def _base(service: Service) -> str:
     methods = "\n".join(_base_method(service, method) for method in service.methods)
     table = [
-        f'Method("{method.name}", Kind.{method.kind.name}, "{method.handler}", {method.request})'
-        for method in service.methods
+        f'("{its.name}", "{its.handler}", {its.request}, {its.client_streams}, {its.server_streams})'
+        for its in service.methods
     ]
     return f'''\
-class {service.name}Base(Service):
+class {service.name}Base:
     """Answers ``{service.full_name}``.
 
     A method that is not overridden is Unimplemented.
@@ -226,6 +223,7 @@ class {service.name}Base(Service):
 
     SERVICE = "{service.full_name}"
     METHODS = (
+        # name, handler, type of a request, whether the client streams, whether the server streams
 {_lines(table, 8)}
     )
 
@@ -233,11 +231,11 @@ class {service.name}Base(Service):
 
 
 def _base_method(service: Service, method: Method) -> str:
-    sends, receives = method.kind.value
-    parameter = f"requests: AsyncIterator[{method.request}]" if sends else f"request: {method.request}"
-    result = f"AsyncIterator[{method.response}]" if receives else f"{method.response}"
+    many = f"requests: AsyncIterator[{method.request}]"
+    parameter = many if method.client_streams else f"request: {method.request}"
+    result = f"AsyncIterator[{method.response}]" if method.server_streams else f"{method.response}"
     return f"""\
-    {"" if receives else "async "}def {method.handler}(
+    {"" if method.server_streams else "async "}def {method.handler}(
 {_lines(["self", parameter, "context: Context"], 8)}
     ) -> {result}:
 {_docstring("Answer", service, method)}

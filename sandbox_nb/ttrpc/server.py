@@ -11,7 +11,7 @@ from typing import Self
 
 from .connection import MAX_STREAMS
 from .server_channel import Route, ServerChannel
-from .service import Service
+from .service import Method, Service
 
 
 class Server:
@@ -33,9 +33,9 @@ class Server:
         """Offer a service, also to clients that are connected already. One of each name."""
         if service.SERVICE in self._routes:
             raise ValueError(f"a service named {service.SERVICE} is registered already")
+        methods = map(Method._make, service.METHODS)
         self._routes[service.SERVICE] = {
-            method.name: Route(method.kind, getattr(service, method.handler), method.request_type)
-            for method in service.METHODS
+            method.name: Route(getattr(service, method.handler), method) for method in methods
         }
 
     async def listen(self, where: str | PathLike[str] | socket.socket) -> None:

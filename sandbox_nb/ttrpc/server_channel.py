@@ -17,7 +17,7 @@ from .connection import Failed, Message, Requested, ServerConnection, ServerEven
 from .frames import MAX_PAYLOAD
 from .inbox import Inbox
 from .proto.envelope_pb2 import Request
-from .service import Context, Kind
+from .service import Context, Method
 from .status import Code, StatusError
 
 logger = logging.getLogger(__name__)
@@ -41,9 +41,8 @@ MAX_WAITING: Final = 64
 class Route(NamedTuple):
     """Who answers a method, and how."""
 
-    kind: Kind
     handler: Callable[[Any, Context], Any]
-    request_type: type[ProtoMessage]
+    method: Method
 
 
 Routes = Mapping[str, Mapping[str, Route]]
@@ -139,16 +138,17 @@ class ServerChannel(Channel):
     def _begin(self, event: Requested) -> None:
         stream, state, request = event
         route = self._route(request)
-        if route.kind.server_streams and state is State.UNARY:
+        method = route.method
+        if method.server_streams and state is State.UNARY:
             raise StatusError(
                 Code.INVALID_ARGUMENT, f"{request.service}/{request.method} answers with a stream; call it as one"
             )
         inbox = None
-        if route.kind.client_streams:
+        if method.client_streams:
             inbox = _inbox_of(state, request.payload)
-            argument: Any = _Requests(route.request_type, inbox)
+            argument: Any = _Requests(method.request_type, inbox)
         else:
-            argument = _parse(route.request_type, request.payload)
+            argument = _parse(method.request_type, request.payload)
         context = Context(_from_pairs(request))
         timer = None
         if request.timeout_nano:
@@ -172,7 +172,7 @@ class ServerChannel(Channel):
     async def _answer(self, stream: int, route: Route, argument: Any, context: Context) -> None:
         """Run the handler and send what it gives, or what it raises."""
         try:
-            if route.kind.server_streams:
+            if route.method.server_streams:
                 await self._send_all(stream, route.handler(argument, context))
             else:
                 response = await route.handler(argument, context)
@@ -266,7 +266,7 @@ def _to_status(error: Exception) -> StatusError:
     """Return what a caller is told of an exception of a handler; one without a code of its own is logged, too."""
     for kind, code in _CODES.items():
         if isinstance(error, kind):
-            return StatusError(code, str(error))
+            return StatusError(code, str(error) or type(error).__name__)
     logger.error("ttrpc: a handler failed", exc_info=error)
     return StatusError(Code.UNKNOWN, f"{type(error).__name__}: {error}")
 

@@ -1,54 +1,43 @@
-"""What a server serves: the base of generated service classes, and what their handlers are given."""
+"""What a server serves, and what the handlers of a service are given."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
 
-class Kind(Enum):
-    """Which sides of a call send any number of messages instead of one: (the client, the server)."""
-
-    UNARY = (False, False)
-    CLIENT_STREAM = (True, False)
-    SERVER_STREAM = (False, True)
-    BIDI_STREAM = (True, True)
-
-    @property
-    def client_streams(self) -> bool:
-        """Whether the client sends any number of messages."""
-        return self.value[0]
-
-    @property
-    def server_streams(self) -> bool:
-        """Whether the server sends any number of messages."""
-        return self.value[1]
-
-
 class Method(NamedTuple):
-    """A method of a service: its name on the wire, its kind, its handler's name in the class."""
+    """A method of a service: its name on the wire, and who answers it, how."""
 
     name: str
-    kind: Kind
     handler: str
+    """The name of the method that answers it."""
     request_type: type[Message]
+    client_streams: bool = False
+    """Whether the client sends any number of messages, instead of one."""
+    server_streams: bool = False
+    """Whether the server sends any number of messages, instead of one."""
 
 
-class Service:
-    """The base of the classes that the generator writes, one for each service of a .proto file.
+class Service(Protocol):
+    """What a server takes: an object of a class that the generator wrote, or of one like it.
 
     A handler takes a request, or an async iterator of them, and a `Context`; it returns a response, or is an async
     iterator of them. What it raises goes to the caller: a `StatusError` as it is, some builtin exceptions as the
     code that says the same, any other as UNKNOWN. It is cancelled when the caller is gone or out of time.
     """
 
-    SERVICE: ClassVar[str]
-    METHODS: ClassVar[tuple[Method, ...]]
+    @property
+    def SERVICE(self) -> str:  # noqa: N802 - a constant of the class
+        """Its name on the wire, with the package."""
+
+    @property
+    def METHODS(self) -> Iterable[tuple[str, str, type[Message], bool, bool]]:  # noqa: N802 - the same
+        """Its methods, as fields of `Method`: plain, as generated modules import nothing of ours."""
 
 
 @dataclass(slots=True)

@@ -3,23 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from google.protobuf import empty_pb2
 
-from sandbox_nb.ttrpc import (
-    BidiStream,
-    Client,
-    ClientStream,
-    Context,
-    Kind,
-    Metadata,
-    Method,
-    ServerStream,
-    Service,
-)
-
 from . import sample_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sandbox_nb.ttrpc import BidiStream, Client, ClientStream, Context, Metadata, ServerStream
 
 
 class SampleClient:
@@ -209,7 +202,7 @@ class SampleClient:
         )
 
 
-class SampleBase(Service):
+class SampleBase:
     """Answers ``sandbox_nb.sample.v1.Sample``.
 
     A method that is not overridden is Unimplemented.
@@ -217,16 +210,17 @@ class SampleBase(Service):
 
     SERVICE = "sandbox_nb.sample.v1.Sample"
     METHODS = (
-        Method("Echo", Kind.UNARY, "echo", sample_pb2.Item),
-        Method("Nothing", Kind.UNARY, "nothing", empty_pb2.Empty),
-        Method("Fail", Kind.UNARY, "fail", sample_pb2.Failure),
-        Method("Delay", Kind.UNARY, "delay", sample_pb2.Item),
-        Method("Metadata", Kind.UNARY, "metadata", empty_pb2.Empty),
-        Method("Sum", Kind.CLIENT_STREAM, "sum", sample_pb2.Item),
-        Method("Divide", Kind.SERVER_STREAM, "divide", sample_pb2.Item),
-        Method("Flood", Kind.SERVER_STREAM, "flood", sample_pb2.Item),
-        Method("EchoAll", Kind.BIDI_STREAM, "echo_all", sample_pb2.Item),
-        Method("NothingAll", Kind.BIDI_STREAM, "nothing_all", empty_pb2.Empty),
+        # name, handler, type of a request, whether the client streams, whether the server streams
+        ("Echo", "echo", sample_pb2.Item, False, False),
+        ("Nothing", "nothing", empty_pb2.Empty, False, False),
+        ("Fail", "fail", sample_pb2.Failure, False, False),
+        ("Delay", "delay", sample_pb2.Item, False, False),
+        ("Metadata", "metadata", empty_pb2.Empty, False, False),
+        ("Sum", "sum", sample_pb2.Item, True, False),
+        ("Divide", "divide", sample_pb2.Item, False, True),
+        ("Flood", "flood", sample_pb2.Item, False, True),
+        ("EchoAll", "echo_all", sample_pb2.Item, True, True),
+        ("NothingAll", "nothing_all", empty_pb2.Empty, True, True),
     )
 
     async def echo(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
-from sandbox_nb.ttrpc import Client, Code, Context, Kind, Method, Server, Service, StatusError
+from sandbox_nb.ttrpc import Client, Code, Context, Method, Server, StatusError
 from sandbox_nb.ttrpc.connection import ClientConnection, State
 
 from .conftest import Peer
@@ -25,18 +25,18 @@ NAME = "interop.Peer"
 MIB = 1 << 20
 
 
-class PeerService(Service):
+class PeerService:
     """What the program in Go offers too."""
 
     SERVICE = NAME
     METHODS = (
-        Method("Echo", Kind.UNARY, "echo", BytesValue),
-        Method("Fail", Kind.UNARY, "fail", Int64Value),
-        Method("Delay", Kind.UNARY, "delay", Int64Value),
-        Method("Metadata", Kind.UNARY, "metadata", StringValue),
-        Method("Sum", Kind.CLIENT_STREAM, "sum", Int64Value),
-        Method("Count", Kind.SERVER_STREAM, "count", Int64Value),
-        Method("EchoAll", Kind.BIDI_STREAM, "echo_all", BytesValue),
+        Method("Echo", "echo", BytesValue),
+        Method("Fail", "fail", Int64Value),
+        Method("Delay", "delay", Int64Value),
+        Method("Metadata", "metadata", StringValue),
+        Method("Sum", "sum", Int64Value, client_streams=True),
+        Method("Count", "count", Int64Value, server_streams=True),
+        Method("EchoAll", "echo_all", BytesValue, client_streams=True, server_streams=True),
     )
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ async def results_of(program: Path, path: Path, service: PeerService) -> dict[st
             program, "call", path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
+    assert process.returncode == 0, err
     results: dict[str, object] = {}
     for line in map(json.loads, out.splitlines()):
         results.setdefault(line["name"], []).append(line.get("code", line.get("value")))

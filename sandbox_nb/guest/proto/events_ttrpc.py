@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from google.protobuf import empty_pb2
 
-from sandbox_nb.ttrpc import Client, Context, Kind, Metadata, Method, ServerStream, Service
-
 from . import events_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sandbox_nb.ttrpc import Client, Context, Metadata, ServerStream
 
 
 class EventsClient:
@@ -39,14 +42,17 @@ class EventsClient:
         )
 
 
-class EventsBase(Service):
+class EventsBase:
     """Answers ``nerdbox.services.vmevents.v1.Events``.
 
     A method that is not overridden is Unimplemented.
     """
 
     SERVICE = "nerdbox.services.vmevents.v1.Events"
-    METHODS = (Method("Stream", Kind.SERVER_STREAM, "stream", empty_pb2.Empty),)
+    METHODS = (
+        # name, handler, type of a request, whether the client streams, whether the server streams
+        ("Stream", "stream", empty_pb2.Empty, False, True),
+    )
 
     def stream(
         self,

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from sandbox_nb.ttrpc import Client, Context, Kind, Metadata, Method, Service
+from typing import TYPE_CHECKING
 
 from . import files_pb2
+
+if TYPE_CHECKING:
+    from sandbox_nb.ttrpc import Client, Context, Metadata
 
 
 class FilesClient:
@@ -57,7 +60,7 @@ class FilesClient:
         )
 
 
-class FilesBase(Service):
+class FilesBase:
     """Answers ``sandbox_nb.files.v1.Files``.
 
     A method that is not overridden is Unimplemented.
@@ -65,8 +68,9 @@ class FilesBase(Service):
 
     SERVICE = "sandbox_nb.files.v1.Files"
     METHODS = (
-        Method("Read", Kind.UNARY, "read", files_pb2.ReadRequest),
-        Method("Write", Kind.UNARY, "write", files_pb2.WriteRequest),
+        # name, handler, type of a request, whether the client streams, whether the server streams
+        ("Read", "read", files_pb2.ReadRequest, False, False),
+        ("Write", "write", files_pb2.WriteRequest, False, False),
     )
 
     async def read(

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from google.protobuf import empty_pb2
 
-from sandbox_nb.ttrpc import Client, Context, Kind, Metadata, Method, Service
+if TYPE_CHECKING:
+    from sandbox_nb.ttrpc import Client, Context, Metadata
 
 
 class PowerClient:
@@ -34,14 +37,17 @@ class PowerClient:
         )
 
 
-class PowerBase(Service):
+class PowerBase:
     """Answers ``sandbox_nb.power.v1.Power``.
 
     A method that is not overridden is Unimplemented.
     """
 
     SERVICE = "sandbox_nb.power.v1.Power"
-    METHODS = (Method("Off", Kind.UNARY, "off", empty_pb2.Empty),)
+    METHODS = (
+        # name, handler, type of a request, whether the client streams, whether the server streams
+        ("Off", "off", empty_pb2.Empty, False, False),
+    )
 
     async def off(
         self,

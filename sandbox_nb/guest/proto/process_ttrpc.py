@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from google.protobuf import empty_pb2
 
-from sandbox_nb.ttrpc import Client, Context, Kind, Metadata, Method, Service
-
 from . import process_pb2
+
+if TYPE_CHECKING:
+    from sandbox_nb.ttrpc import Client, Context, Metadata
 
 
 class ProcessClient:
@@ -125,7 +128,7 @@ class ProcessClient:
         )
 
 
-class ProcessBase(Service):
+class ProcessBase:
     """Answers ``sandbox_nb.process.v1.Process``.
 
     A method that is not overridden is Unimplemented.
@@ -133,12 +136,13 @@ class ProcessBase(Service):
 
     SERVICE = "sandbox_nb.process.v1.Process"
     METHODS = (
-        Method("Start", Kind.UNARY, "start", process_pb2.StartRequest),
-        Method("Wait", Kind.UNARY, "wait", process_pb2.WaitRequest),
-        Method("Kill", Kind.UNARY, "kill", process_pb2.KillRequest),
-        Method("ResizePty", Kind.UNARY, "resize_pty", process_pb2.ResizePtyRequest),
-        Method("CloseIO", Kind.UNARY, "close_io", process_pb2.CloseIORequest),
-        Method("Pids", Kind.UNARY, "pids", process_pb2.PidsRequest),
+        # name, handler, type of a request, whether the client streams, whether the server streams
+        ("Start", "start", process_pb2.StartRequest, False, False),
+        ("Wait", "wait", process_pb2.WaitRequest, False, False),
+        ("Kill", "kill", process_pb2.KillRequest, False, False),
+        ("ResizePty", "resize_pty", process_pb2.ResizePtyRequest, False, False),
+        ("CloseIO", "close_io", process_pb2.CloseIORequest, False, False),
+        ("Pids", "pids", process_pb2.PidsRequest, False, False),
     )
 
     async def start(

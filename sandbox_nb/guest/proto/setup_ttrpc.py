@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from sandbox_nb.ttrpc import Client, Context, Kind, Metadata, Method, Service
+from typing import TYPE_CHECKING
 
 from . import setup_pb2
+
+if TYPE_CHECKING:
+    from sandbox_nb.ttrpc import Client, Context, Metadata
 
 
 class SetupClient:
@@ -36,14 +39,17 @@ class SetupClient:
         )
 
 
-class SetupBase(Service):
+class SetupBase:
     """Answers ``sandbox_nb.setup.v1.Setup``.
 
     A method that is not overridden is Unimplemented.
     """
 
     SERVICE = "sandbox_nb.setup.v1.Setup"
-    METHODS = (Method("Configure", Kind.UNARY, "configure", setup_pb2.ConfigureRequest),)
+    METHODS = (
+        # name, handler, type of a request, whether the client streams, whether the server streams
+        ("Configure", "configure", setup_pb2.ConfigureRequest, False, False),
+    )
 
     async def configure(
         self,

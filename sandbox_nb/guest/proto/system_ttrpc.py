@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from google.protobuf import empty_pb2
 
-from sandbox_nb.ttrpc import Client, Context, Kind, Metadata, Method, Service
-
 from . import system_pb2
+
+if TYPE_CHECKING:
+    from sandbox_nb.ttrpc import Client, Context, Metadata
 
 
 class SystemClient:
@@ -33,14 +36,17 @@ class SystemClient:
         )
 
 
-class SystemBase(Service):
+class SystemBase:
     """Answers ``containerd.vminitd.services.system.v1.System``.
 
     A method that is not overridden is Unimplemented.
     """
 
     SERVICE = "containerd.vminitd.services.system.v1.System"
-    METHODS = (Method("Info", Kind.UNARY, "info", empty_pb2.Empty),)
+    METHODS = (
+        # name, handler, type of a request, whether the client streams, whether the server streams
+        ("Info", "info", empty_pb2.Empty, False, False),
+    )
 
     async def info(
         self,

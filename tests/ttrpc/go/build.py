@@ -79,7 +79,7 @@ def _fetch() -> None:
 
 
 def _apt_options(folder: Path) -> list[str]:
-    """Return what makes apt work in ``folder`` alone, on both releases, with the mirror of the system's packages."""
+    """Return what makes apt work in ``folder`` alone, on both releases, from the mirror the system uses."""
     for name in ("state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
