@@ -85,7 +85,10 @@ def _no_permission(device: Path) -> Accelerator:
         return Accelerator(
             "tcg", f"your membership of the group {group} is not yet effective", "log out and in again"
         )
-    return Accelerator("tcg", f"no permission for {device}", f"sudo usermod -aG {group} {user}, then log in again")
+    join = f"sudo usermod -aG {group} {user}, then log in again"
+    if group == "root":  # nobody should be told to join that one
+        join = f"sudo chgrp kvm {device}, sudo chmod g+rw {device}, and join the group kvm"
+    return Accelerator("tcg", f"no permission for {device}", join)
 
 
 async def _proven(*, qemu: Path, probe: Path, guard: Path, cache: Path) -> Accelerator:

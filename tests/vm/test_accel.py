@@ -52,6 +52,14 @@ def test_no_permission_tells_apart_what_to_do(tmp_path, monkeypatch, members, re
     assert remedy in verdict.remedy
 
 
+def test_nobody_is_told_to_join_the_group_root(tmp_path, monkeypatch):
+    monkeypatch.setattr(accel, "_group_name", lambda gid: "root")
+    monkeypatch.setattr(accel, "_members", lambda group: [])
+    device = tmp_path / "kvm"
+    device.touch()
+    assert "usermod" not in accel._no_permission(device).remedy
+
+
 def test_a_device_that_opens_needs_proof(tmp_path):
     device = tmp_path / "kvm"
     device.touch()
