@@ -44,6 +44,9 @@ LATE = (
 )
 """What devices and file systems need, loaded once the agent is up. A kernel without one does without."""
 
+_SIGNED = b"~Module signature appended~\n"
+_SIGNATURE_HEADER = 12  # struct module_signature (include/linux/module_signature.h)
+
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 
 
@@ -111,17 +114,20 @@ def missing(files: Mapping[str, bytes]) -> list[str]:
     return [name for name in (*BOOT, *LATE) if not loader.has(name)]
 
 
-def select(files: Mapping[str, bytes], release: str) -> Selection:
+def select(files: Mapping[str, bytes], release: str, *, signed: bool) -> Selection:
     """Choose BOOT and LATE with all they depend on from ``files``.
 
-    ``files`` is the content of /lib/modules/<release>: relative paths and, read when asked for, what is in them.
+    ``files`` is the content of /lib/modules/<release>: relative paths and, read when asked for, what is in
+    them. Their signatures are kept when ``signed``. To verify them takes half the time of loading a module
+    (BOOT under emulation: 50 ms with, 27 without), and the kernels of Debian and Ubuntu load unsigned ones,
+    too.
 
     Raises:
         NotFound: one of BOOT, or a module that some other depends on, is neither a module nor built in.
         InvalidArgument: a module is damaged.
 
     """
-    loader = _Loader(files)
+    loader = _Loader(files, signed=signed)
     boot = loader.load(BOOT)
     late = loader.load(name for name in LATE if loader.has(name))
     return Selection(release, boot, late, tuple(missing(files)), loader.builtin)
@@ -130,7 +136,8 @@ def select(files: Mapping[str, bytes], release: str) -> Selection:
 class _Loader:
     """Reads modules in load order, each once."""
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
+    def __init__(self, files: Mapping[str, bytes], *, signed: bool = True) -> None:
+        self._signed = signed
         self.builtin = files["modules.builtin"].decode() if "modules.builtin" in files else ""
         self._files = files
         self._paths = {_name(path): path for path in files if _is_module(path)}
@@ -157,7 +164,7 @@ class _Loader:
     def _read(self, path: str) -> Module:
         try:
             data = compression.decompress(self._files[path])
-            module = Module(path[: path.index(".ko") + 3], data)
+            module = Module(path[: path.index(".ko") + 3], data if self._signed else _unsigned(data))
             _ = module.info  # a damaged file is to be found here, where its name is known
         except (compression.Corrupt, struct.error) as error:
             raise InvalidArgument(f"the kernel module {path} is damaged: {error}") from error
@@ -179,6 +186,15 @@ def _is_module(path: str) -> bool:
 
 def _name(path: str) -> str:
     return PurePosixPath(path).name.split(".", 1)[0].replace("-", "_")
+
+
+def _unsigned(data: bytes) -> bytes:
+    """Return a module without its signature, which ends with its length, big-endian, and a magic text."""
+    if not data.endswith(_SIGNED):
+        return data
+    end = len(data) - len(_SIGNED)
+    (length,) = struct.unpack_from(">I", data, end - 4)
+    return data[: end - _SIGNATURE_HEADER - length]
 
 
 def _modinfo(elf: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """Packages of the host's distribution, fetched through an apt of our own.
 
-Its state (lists, caches, an empty list of installed packages) lies in one folder of the user's; only the
-system's sources, keyrings and settings are read. So nothing is installed, the system's apt is not touched, no
-root is needed, and what is resolved does not depend on what the host has installed.
+Its state (lists, caches, what it takes for installed) lies in one folder of the user's; only the system's
+sources, keyrings and settings are read. So nothing is installed, the system's apt is not touched, no root is
+needed, and what is resolved does not depend on what the host has installed.
 """
 
 from __future__ import annotations
@@ -48,6 +48,18 @@ Dir::Etc::main "/dev/null";
 Dir::Etc::parts "/dev/null";
 Dir::State "{folder}";
 Dir::State::status "{folder}/status";
+"""
+
+# What is taken for installed, so that nothing pulls it in: it sets packages up, which is not done here, or busybox
+# does in a guest what it is wanted for.
+_STATUS = """\
+Package: sandbox-nb
+Status: install ok installed
+Architecture: {arch}
+Multi-Arch: foreign
+Version: 1
+Provides: awk, debconf (= 99), debconf-2.0, debianutils (= 99), dpkg (= 99), openssl (= 99)
+Description: assumed
 """
 
 _URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+_\S+_\S+\.deb) (?P<size>\d+) (?P<hash>\S*)")
@@ -100,8 +112,8 @@ class Apt:
 
     def closure(self, names: Iterable[str]) -> list[str]:
         """Return the names of all packages that would have to be there for ``names`` to work, these included."""
-        text = self._query("apt-get", "install", "--print-uris", "-qq", "--no-install-recommends", "--", *names)
-        return sorted(match["file"].split("_", 1)[0] for match in _URI.finditer(text))
+        text = self._query("apt-get", "install", "--simulate", "--no-install-recommends", "--", *names)
+        return sorted(re.findall(r"^Inst (\S+) ", text, re.MULTILINE))
 
     def locate(self, names: Iterable[str]) -> list[Package]:
         """Return what the archive has under ``names``, in the version that the system's preferences choose."""
@@ -136,7 +148,7 @@ class Apt:
     def _prepare(self) -> None:
         for name in ("archives", "archives/partial", "lists/partial"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
-        (self._folder / "status").touch()
+        (self._folder / "status").write_text(_STATUS.format(arch=self._arch))
         includes = [os.environ.get("APT_CONFIG", ""), "/etc/apt/apt.conf.d/", "/etc/apt/apt.conf"]
         lines = [f'#include "{path}";\n' for path in includes if path and Path(path).exists()]
         self._config.write_text("".join(lines) + _CONFIG.format(arch=self._arch, folder=self._folder))

@@ -43,6 +43,8 @@ class Given:
             path = getattr(self, field.name)
             if path is not None and not path.exists():
                 raise NotFound(f"{field.name}: there is nothing at {path}")
+            if path is not None and not os.access(path, os.R_OK):
+                raise InvalidArgument(f"{field.name}: {path} cannot be read")
         if (self.kernel is None) != (self.modules is None):
             have, lack = ("kernel", "modules") if self.modules is None else ("modules", "kernel")
             raise InvalidArgument(
@@ -84,7 +86,7 @@ def kernel_from_packages(debs: Iterable[Path], scratch: Path) -> tuple[Kernel, S
         if image is None:
             raise InvalidArgument("the kernel's package has no boot/vmlinuz-<release> in it")
         loaded = kernel.parse(files[image], image)
-        return loaded, modules.select(Below(files, f"lib/modules/{loaded.release}/"), loaded.release)
+        return loaded, modules.select(Below(files, f"lib/modules/{loaded.release}/"), loaded.release, signed=False)
 
 
 def kernel_from_files(image: Path, folder: Path) -> tuple[Kernel, Selection]:
@@ -92,7 +94,7 @@ def kernel_from_files(image: Path, folder: Path) -> tuple[Kernel, Selection]:
     loaded = kernel.load(image)
     for candidate in (folder, folder / loaded.release, folder / "lib/modules" / loaded.release):
         if candidate.resolve().name == loaded.release and candidate.is_dir():
-            return loaded, modules.select(_FolderFiles(candidate), loaded.release)
+            return loaded, modules.select(_FolderFiles(candidate), loaded.release, signed=True)
     raise NotFound(f"{folder} holds no modules of the kernel {image}, whose release is {loaded.release}")
 
 

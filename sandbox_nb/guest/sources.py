@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sandbox_nb.errors import NotFound, Unavailable
-from sandbox_nb.guest import modules, parts
+from sandbox_nb.guest import modules, parts, rootfs
 from sandbox_nb.guest.packages import Apt, Package, Progress
 
 __all__ = ["BUSYBOX", "KERNEL", "PYTHON", "REMEDY", "Sources"]
@@ -71,8 +71,7 @@ class Sources:
         self._sweep()
 
     def _closure(self, group: str) -> list[Package]:
-        names = ["busybox-static"] if group == BUSYBOX else self._apt.closure(["python3"])
-        return self._download(names)
+        return self._download(["busybox-static"] if group == BUSYBOX else self._apt.closure(rootfs.PACKAGES))
 
     def _kernel(self) -> list[Package]:
         """Fetch the kernel that a metapackage stands for, and the packages its modules are in.

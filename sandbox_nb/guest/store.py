@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,21 @@ import platformdirs
 from sandbox_nb.errors import FailedPrecondition, ResourceExhausted
 from sandbox_nb.guest.packages import Progress
 
-__all__ = ["MANIFEST", "Store"]
+__all__ = ["Store", "Stored"]
 
-MANIFEST = "image.json"
+_MANIFEST = "image.json"
 _STAGING = ".building-"
 _KEEP = 4
+_FORMAT = 1  # of the manifest
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image's folder and its manifest, which says what the folder holds and what it was made from."""
+
+    folder: Path
+    manifest: dict[str, Any]
 
 
 class Store:
@@ -34,64 +45,78 @@ class Store:
 
     def __init__(self) -> None:
         self.cache = Path(platformdirs.user_cache_dir("sandbox_nb"))
-        self.images = self.cache / "images"
+        self._images = self.cache / "images"
 
-    def manifests(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Yield folder and manifest of each whole image, the newest first."""
-        paths = sorted(self.images.glob(f"[!.]*/{MANIFEST}"), key=_mtime, reverse=True)
-        for path in paths:
-            if (manifest := self.manifest(path.parent)) is not None:
-                yield path.parent, manifest
+    def all(self) -> list[Stored]:
+        """Return every whole image, the newest first."""
+        manifests = sorted(self._images.glob(f"[!.]*/{_MANIFEST}"), key=_mtime, reverse=True)
+        return [stored for path in manifests if (stored := self.get(path.parent.name)) is not None]
 
-    def manifest(self, folder: Path) -> dict[str, Any] | None:
-        """Return the manifest of the image in ``folder``, None when there is none or a file of it is not whole."""
+    def get(self, name: str) -> Stored | None:
+        """Return the image in the folder ``name``, None when there is none or a file of it is not whole."""
+        folder = self._images / name
         try:
-            manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-            sizes = [(folder / name).stat().st_size == file["size"] for name, file in manifest["files"].items()]
+            manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
+            whole = all((folder / file).stat().st_size == kept["size"] for file, kept in manifest["files"].items())
         except (OSError, ValueError, KeyError):
             return None
-        return manifest if all(sizes) else None
+        return Stored(folder, manifest) if whole and manifest.get("format") == _FORMAT else None
 
     @contextmanager
     def locked(self, progress: Progress) -> Iterator[None]:
-        """Be the only builder; while another one is, ``progress`` is called and may raise to give up."""
+        """Be the only builder; while another one is, ``progress`` is called and may raise to give up.
+
+        Raises:
+            ResourceExhausted: the disk became full in the block.
+            FailedPrecondition: the cache folder cannot be written.
+
+        """
         with self._writable():
-            self.images.mkdir(parents=True, exist_ok=True)
-            lock = (self.images / ".lock").open("w")
-        with lock:
-            while not _try_lock(lock.fileno()):
-                progress("waiting for another build", 0, 0)
-                time.sleep(0.1)
-            with self._writable():
+            self._images.mkdir(parents=True, exist_ok=True)
+            with (self._images / ".lock").open("w") as lock:
+                while not _try_lock(lock.fileno()):
+                    progress("waiting for another build", 0, 0)
+                    time.sleep(0.1)
                 self._sweep()
                 yield
 
     @contextmanager
-    def staging(self, name: str) -> Iterator[Path]:
-        """Give a folder that becomes the image ``name`` when the block ends well, and is gone when it does not."""
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.images))
+    def staging(self) -> Iterator[Path]:
+        """Give an empty folder on the cache's file system, which is gone after the block."""
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self._images))
         try:
             yield staging
-            staging.chmod(0o755)
-            self.discard(self.images / name)
-            staging.rename(self.images / name)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
+    def publish(self, folder: Path, name: str, manifest: dict[str, Any]) -> Stored:
+        """Make the image ``name`` of the files in ``folder``, at one stroke."""
+        manifest = manifest | {"format": _FORMAT}
+        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        folder.chmod(0o755)
+        self.discard(self._images / name)
+        return Stored(folder.rename(self._images / name), manifest)
+
     def discard(self, folder: Path) -> None:
         """Remove an image; it stops being one before its files go."""
-        (folder / MANIFEST).unlink(missing_ok=True)
+        (folder / _MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     def prune(self, name: str) -> None:
         """Keep the newest few images of that name: other versions of sandbox_nb may still use them."""
-        folders = [folder for folder, manifest in self.manifests() if manifest["name"] == name]
-        for folder in folders[_KEEP:]:
-            self.discard(folder)
+        for stored in [stored for stored in self.all() if stored.manifest["name"] == name][_KEEP:]:
+            self.discard(stored.folder)
 
     def _sweep(self) -> None:
-        for left in self.images.glob(f"{_STAGING}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        """Remove folders without a manifest: staging folders, and images that were not wholly removed."""
+        for folder in self._images.iterdir():
+            if folder.is_dir() and not (folder / _MANIFEST).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _concerns(self, path: object) -> bool:
+        """Whether an error's path is in the cache, or above it where it was to be made."""
+        named = Path(str(path))
+        return named == self.cache or named in self.cache.parents or self.cache in named.parents
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
@@ -101,7 +126,7 @@ class Store:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise ResourceExhausted(f"no space left in {self.cache}: building an image takes 1 GB") from error
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            if error.errno in _REFUSALS and self._concerns(error.filename):
                 raise FailedPrecondition(
                     f"the cache folder {self.cache} cannot be written ({error.strerror}: {error.filename}); "
                     "set XDG_CACHE_HOME to a folder that can"
