@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from os import PathLike
 from pathlib import Path
 from typing import Self
 
 from .connection import MAX_STREAMS
-from .server_channel import Route, ServerChannel
+from .listener import Listener, bind
+from .server_channel import Registry, Route, ServerChannel
 from .service import Method, Service
 
 
@@ -23,9 +23,8 @@ class Server:
     def __init__(self, *services: Service, max_streams: int = MAX_STREAMS) -> None:
         self._routes: dict[str, dict[str, Route]] = {}
         self._max_streams = max_streams
-        self._listeners: list[asyncio.Server] = []
-        self._channels: set[ServerChannel] = set()
-        self._paths: dict[Path, int] = {}
+        self._listeners: list[Listener] = []
+        self._registry = Registry()
         for service in services:
             self.register(service)
 
@@ -39,17 +38,17 @@ class Server:
         }
 
     async def listen(self, where: str | PathLike[str] | socket.socket) -> None:
-        """Accept clients at the path of a UNIX socket, which is made, or on a listening socket of any family."""
-        loop = asyncio.get_running_loop()
-        if isinstance(where, socket.socket):
-            self._listeners.append(await loop.create_server(self._channel, sock=where))
-        else:
-            path = Path(where)
-            self._listeners.append(await loop.create_unix_server(self._channel, str(path)))
-            self._paths[path] = _inode(path)
+        """Accept clients at the path of a UNIX socket, which is made, or on a listening socket of any family.
+
+        A socket's file is removed at the end. Raises OSError, as when another server listens at the path.
+        """
+        self._require_open()
+        sock = where if isinstance(where, socket.socket) else bind(Path(where))
+        self._listeners.append(Listener(sock, self._channel))
 
     async def attach(self, sock: socket.socket) -> None:
         """Serve the client at the other end of a connected stream socket, which is then the server's."""
+        self._require_open()
         sock.setblocking(False)
         await asyncio.get_running_loop().connect_accepted_socket(self._channel, sock)
 
@@ -59,16 +58,17 @@ class Server:
         New calls are UNAVAILABLE from here on. Handlers that are not done after ``timeout`` seconds are cancelled,
         and so they are if this itself is cancelled.
         """
-        self._stop_listening()
+        self._registry.is_open = False
         try:
+            while self._listeners:
+                await self._listeners.pop().aclose()
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*(channel.finish() for channel in self._channels))
+                await asyncio.gather(*(channel.finish() for channel in self._registry.channels))
         except TimeoutError:
             pass
         finally:
-            for channel in self._channels:
+            for channel in list(self._registry.channels):
                 channel.abort()
-            for channel in list(self._channels):
                 await channel.wait_lost()
                 await channel.wait_calls()
 
@@ -83,17 +83,8 @@ class Server:
         await self.aclose()
 
     def _channel(self) -> ServerChannel:
-        return ServerChannel(self._routes, self._max_streams, self._channels)
+        return ServerChannel(self._routes, self._max_streams, self._registry)
 
-    def _stop_listening(self) -> None:
-        while self._listeners:
-            self._listeners.pop().close()
-        while self._paths:
-            path, inode = self._paths.popitem()
-            with contextlib.suppress(FileNotFoundError):
-                if _inode(path) == inode:  # somebody else's may be there by now
-                    path.unlink()
-
-
-def _inode(path: Path) -> int:
-    return path.stat().st_ino
+    def _require_open(self) -> None:
+        if not self._registry.is_open:
+            raise RuntimeError("this server was shut down; make another")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -30,7 +30,6 @@ _CODES: Final[dict[type[Exception], Code]] = {
     PermissionError: Code.PERMISSION_DENIED,
     TimeoutError: Code.DEADLINE_EXCEEDED,
 }
-
 
 # How many bytes, and how many finished calls, may wait for a client that does not read before nothing more is
 # read from it.
@@ -58,10 +57,18 @@ class _Call:
     timer: asyncio.TimerHandle | None
 
 
-class ServerChannel(Channel):
-    """The server's end of a connection. It is in ``registry`` from its begin until its last handler is done."""
+@dataclass(slots=True)
+class Registry:
+    """The connections of a server, each until its last handler is done; and whether it takes more of them."""
 
-    def __init__(self, routes: Routes, max_streams: int, registry: set[ServerChannel]) -> None:
+    channels: set[ServerChannel] = field(default_factory=set)
+    is_open: bool = True
+
+
+class ServerChannel(Channel):
+    """The server's end of a connection."""
+
+    def __init__(self, routes: Routes, max_streams: int, registry: Registry) -> None:
         super().__init__()
         self._registry = registry
         self._connection = ServerConnection(max_streams)
@@ -72,7 +79,9 @@ class ServerChannel(Channel):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (called by asyncio)."""
         super().connection_made(transport)
-        self._registry.add(self)
+        self._registry.channels.add(self)
+        if not self._registry.is_open:
+            self.abort()
 
     def resume_writing(self) -> None:
         """Let writers go on, and take further requests (called by asyncio)."""
@@ -113,7 +122,7 @@ class ServerChannel(Channel):
             try:
                 self._begin(event)
             except StatusError as error:
-                self._fail(event.stream, error)
+                self._send_error(event.stream, error)
             return
         if isinstance(event, Failed):
             self.write(event.reply)
@@ -182,12 +191,12 @@ class ServerChannel(Channel):
                 # Where no other call is under way there is nothing to wait for, to write along with this.
                 (self.write if len(self._calls) > 1 else self.write_now)(data)
         except asyncio.CancelledError:
-            self._fail(stream, StatusError(Code.CANCELLED, "the call was cancelled by the server"))
+            self._send_error(stream, StatusError(Code.CANCELLED, "the call was cancelled by the server"))
             raise
         except StatusError as error:
-            self._fail(stream, error)
+            self._send_error(stream, error)
         except Exception as error:
-            self._fail(stream, _to_status(error))
+            self._send_error(stream, _to_status(error))
 
     async def _send_all(self, stream: int, responses: AsyncIterator[ProtoMessage]) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -199,13 +208,15 @@ class ServerChannel(Channel):
                 self.write(self._connection.send_message(stream, response.SerializeToString()))
         self.write(self._connection.send_end(stream))
 
-    def _fail(self, stream: int, error: StatusError) -> None:
-        """End a call with an error, if it is not over; its handler is cancelled, if it is not done."""
+    def _send_error(self, stream: int, error: StatusError) -> None:
+        """End a call with an error, if it is not over."""
         if self._connection.is_open(stream):
             self.write(self._connection.send_error(stream, error))
-        call = self._calls.get(stream)
-        if call is not None:
-            call.task.cancel()
+
+    def _fail(self, stream: int, error: StatusError) -> None:
+        """End a call with an error, and its handler, which does not know of it."""
+        self._send_error(stream, error)
+        self._calls[stream].task.cancel()
 
     def _forget(self, stream: int) -> None:
         timer = self._calls.pop(stream).timer
@@ -215,7 +226,7 @@ class ServerChannel(Channel):
 
     def _leave_registry(self) -> None:
         if self._transport is None and not self._calls:
-            self._registry.discard(self)
+            self._registry.channels.discard(self)
 
 
 class _Requests(AsyncIterator[ProtoMessage]):

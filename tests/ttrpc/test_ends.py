@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -162,10 +163,10 @@ async def test_what_the_server_knew_of_a_caller_goes_with_it(server: Server, ser
     await server.attach(theirs)
     async with await Client.from_socket(ours) as client:
         await SampleClient(client).echo(Item())
-        [channel] = server._channels
+        [channel] = server._registry.channels
         gone = weakref.ref(channel)
         del channel
-    while server._channels:  # noqa: ASYNC110 - there is no event for that
+    while server._registry.channels:  # noqa: ASYNC110 - there is no event for that
         await asyncio.sleep(0.01)
     gc.collect()
     assert gone() is None
@@ -299,7 +300,7 @@ async def test_shutdown_sends_what_was_answered(service: SampleService):
     await server.attach(theirs)
     async with await Client.from_socket(ours) as client:
         call = asyncio.create_task(SampleClient(client).echo(Item(data=bytes(4_000_000))))
-        while not any(channel._calls for channel in server._channels):  # noqa: ASYNC110 - nor for that
+        while not any(channel._calls for channel in server._registry.channels):  # noqa: ASYNC110 - nor for that
             await asyncio.sleep(0)
         await server.shutdown()
         assert len((await call).data) == 4_000_000
@@ -310,11 +311,28 @@ async def test_shutdown_removes_its_socket_but_nobody_elses(service: SampleServi
     await server.listen(path)
     await server.shutdown()
     assert os.listdir(path.parent) == []
+    with pytest.raises(RuntimeError, match="shut down"):
+        await server.listen(path)
+    server = Server(service)
     await server.listen(path)
     os.rename(path, path.with_name("moved"))
     path.with_name("s").touch()
     await server.aclose()
     assert sorted(os.listdir(path.parent)) == ["moved", "s"]
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_client_that_is_just_being_accepted_is_ended_too(turns: int, service: SampleService, path: Path):
+    server = Server(service)
+    await server.listen(path)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await server.aclose()
+        with contextlib.suppress(ConnectionResetError):
+            assert await Peer(sock).events(ClientConnection()) == []
+    assert not server._registry.channels
 
 
 # -- clients that break the protocol
