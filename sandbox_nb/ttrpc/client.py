@@ -11,7 +11,8 @@ from google.protobuf.message import Message
 
 from .client_channel import ClientChannel, OneResponse, Receiver
 from .client_streams import BidiStream, ClientStream, Handle, RequestT, ResponseT, ServerStream, parse
-from .connection import Metadata, State
+from .connection import Metadata
+from .events import State
 from .inbox import Inbox
 from .status import Code, MapError, StatusError
 

@@ -6,7 +6,8 @@ import asyncio
 from typing import Final, NoReturn, Protocol
 
 from .channel import Channel
-from .connection import Broken, ClientConnection, Ended, Failed, Message, Metadata, Responded, State
+from .connection import ClientConnection, Metadata
+from .events import Broken, Ended, Failed, Message, Responded, State
 from .status import Code, MapError, ProtocolError, StatusError
 
 _FOREVER: Final = 1e9  # seconds; more than timeout_nano is good for is as well no time-out

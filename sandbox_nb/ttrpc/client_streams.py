@@ -37,8 +37,8 @@ class _Stream:
     def cancel(self) -> None:
         """Leave the call; who waits for it here sees CANCELLED. Without effect on one that is over.
 
-        ttrpc has no message that cancels: a server that still awaits messages sees their end, any other goes on
-        until it is done or its time is over, and what it sends is ignored.
+        ttrpc has no frame that cancels: a server that still awaits messages sees their end, just as after the last
+        one; any other goes on until it is done or its time is over, and what it sends is ignored.
         """
         self._channel.fail(self._stream, StatusError(Code.CANCELLED, "the call was cancelled"))
 
@@ -49,7 +49,9 @@ class _Stream:
         self.cancel()
 
 
-class _Sender(_Stream, Generic[RequestT]):
+class _Sending(_Stream, Generic[RequestT]):
+    """A call that sends."""
+
     async def send(self, message: RequestT) -> None:
         """Send a message, waiting while the server does not keep up.
 
@@ -69,6 +71,8 @@ class _Sender(_Stream, Generic[RequestT]):
 
 
 class _Receiving(_Stream, Generic[ResponseT]):
+    """A call that receives."""
+
     def __init__(self, handle: Handle, inbox: Inbox, response_type: type[ResponseT]) -> None:
         super().__init__(handle, inbox)
         self._inbox = inbox
@@ -96,7 +100,7 @@ class ServerStream(_Receiving[ResponseT]):
     """A call that is answered by any number of messages: iterate it, or `receive` one after the other."""
 
 
-class ClientStream(_Sender[RequestT], Generic[RequestT, ResponseT]):
+class ClientStream(_Sending[RequestT], Generic[RequestT, ResponseT]):
     """A call that sends any number of messages and is answered by one: `send` each, then await the `result`."""
 
     def __init__(self, handle: Handle, receiver: OneResponse, response_type: type[ResponseT]) -> None:
@@ -113,7 +117,7 @@ class ClientStream(_Sender[RequestT], Generic[RequestT, ResponseT]):
             self._channel.reraise(error)
 
 
-class BidiStream(_Sender[RequestT], _Receiving[ResponseT]):
+class BidiStream(_Sending[RequestT], _Receiving[ResponseT]):
     """A call in which both sides send any number of messages, each at its own pace."""
 
 

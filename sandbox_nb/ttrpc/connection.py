@@ -19,11 +19,22 @@ response, or the server's last message, ends it whole, and what the client had u
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum, auto
-from typing import Final, NamedTuple
+from enum import Enum
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from .events import (
+    Broken,
+    ClientEvent,
+    Ended,
+    Failed,
+    Message,
+    Requested,
+    Responded,
+    ServerEvent,
+    State,
+)
 from .frames import (
     DATA,
     NO_DATA,
@@ -46,14 +57,6 @@ MAX_STREAMS: Final = 4096
 """Calls that a server lets one client have open; a further one is ResourceExhausted."""
 
 _LAST_STREAM = 2**32 - 1
-
-
-class State(Enum):
-    """What may still happen on a stream."""
-
-    UNARY = auto()
-    OPEN = auto()
-    HALF_CLOSED = auto()
 
 
 class _Step(Enum):
@@ -86,53 +89,6 @@ _TRANSITIONS: dict[State, dict[_Step, State | None]] = {
 }
 
 _REQUEST_FLAGS = {State.UNARY: 0, State.OPEN: REMOTE_OPEN, State.HALF_CLOSED: REMOTE_CLOSED}
-
-
-class Requested(NamedTuple):
-    """To a server: a client opened a stream."""
-
-    stream: int
-    state: State
-    request: Request
-
-
-class Message(NamedTuple):
-    """The peer sent a message into a stream."""
-
-    stream: int
-    payload: bytes
-
-
-class Ended(NamedTuple):
-    """The peer has sent its last message. To a client this is the end of the stream, without an error."""
-
-    stream: int
-
-
-class Responded(NamedTuple):
-    """To a client: the response, the end of the stream. ``payload`` is a message if ``error`` is None."""
-
-    stream: int
-    payload: bytes
-    error: StatusError | None
-
-
-class Failed(NamedTuple):
-    """A stream is over, or never came to be, because of what the peer sent. ``reply`` is to be written."""
-
-    stream: int
-    error: StatusError
-    reply: bytes
-
-
-class Broken(NamedTuple):
-    """The peer is not to be understood any more: close the connection. No event follows."""
-
-    error: ProtocolError
-
-
-ClientEvent = Message | Ended | Responded | Failed | Broken
-ServerEvent = Requested | Message | Ended | Failed
 
 
 class _Violation(Exception):

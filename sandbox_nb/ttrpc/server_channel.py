@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
 from .channel import Channel
-from .connection import Failed, Message, Requested, ServerConnection, ServerEvent, State
+from .connection import ServerConnection
+from .events import Failed, Message, Requested, ServerEvent, State
 from .frames import MAX_PAYLOAD
 from .inbox import Inbox
 from .proto.envelope_pb2 import Request

@@ -8,17 +8,8 @@ import pytest
 from google.protobuf.any_pb2 import Any
 
 from sandbox_nb.ttrpc import Code, ProtocolError, StatusError
-from sandbox_nb.ttrpc.connection import (
-    Broken,
-    ClientConnection,
-    Ended,
-    Failed,
-    Message,
-    Requested,
-    Responded,
-    ServerConnection,
-    State,
-)
+from sandbox_nb.ttrpc.connection import ClientConnection, ServerConnection
+from sandbox_nb.ttrpc.events import Broken, Ended, Failed, Message, Requested, Responded, State
 from sandbox_nb.ttrpc.frames import (
     DATA,
     MAX_PAYLOAD,

@@ -14,12 +14,8 @@ from pathlib import Path
 import pytest
 
 from sandbox_nb.ttrpc import Client, Code, Server, StatusError
-from sandbox_nb.ttrpc.connection import (
-    ClientConnection,
-    Responded,
-    ServerConnection,
-    State,
-)
+from sandbox_nb.ttrpc.connection import ClientConnection, ServerConnection
+from sandbox_nb.ttrpc.events import Responded, State
 from sandbox_nb.ttrpc.frames import DATA, encode_frame
 
 from .conftest import Peer

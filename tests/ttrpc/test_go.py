@@ -16,7 +16,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
 from sandbox_nb.ttrpc import Client, Code, Context, Method, Server, StatusError
-from sandbox_nb.ttrpc.connection import ClientConnection, State
+from sandbox_nb.ttrpc.connection import ClientConnection
+from sandbox_nb.ttrpc.events import State
 
 from .conftest import Peer
 from .go import build

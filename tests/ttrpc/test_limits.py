@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from sandbox_nb.ttrpc import Client, Code, Server, StatusError
-from sandbox_nb.ttrpc.connection import ClientConnection, Responded, ServerConnection, State
+from sandbox_nb.ttrpc.connection import ClientConnection, ServerConnection
+from sandbox_nb.ttrpc.events import Responded, State
 from sandbox_nb.ttrpc.frames import _HEADER, DATA, MAX_PAYLOAD, REMOTE_OPEN, REQUEST, RESPONSE
 from sandbox_nb.ttrpc.inbox import INBOX_LIMIT
 

@@ -13,17 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sandbox_nb.ttrpc import Client, Code, Server, StatusError
-from sandbox_nb.ttrpc.connection import (
-    Broken,
-    ClientConnection,
-    Ended,
-    Failed,
-    Message,
-    Requested,
-    Responded,
-    ServerConnection,
-    State,
-)
+from sandbox_nb.ttrpc.connection import ClientConnection, ServerConnection
+from sandbox_nb.ttrpc.events import Broken, Ended, Failed, Message, Requested, Responded, State
 from sandbox_nb.ttrpc.frames import HEADER_SIZE, MAX_PAYLOAD
 from sandbox_nb.ttrpc.proto.envelope_pb2 import Request, Response
 
@@ -31,6 +22,8 @@ from .sample_pb2 import Item
 from .sample_ttrpc import SampleClient
 from .service import SampleService
 
+# A loaded machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LIMIT = HEADER_SIZE + MAX_PAYLOAD
 
 payloads = st.one_of(
@@ -67,6 +60,7 @@ def client_with_calls() -> ClientConnection:
     return client
 
 
+@PATIENT
 @given(streams_of_bytes, st.lists(st.integers(0, 10**6)))
 def test_any_bytes_in_any_chunks_mean_the_same_and_stay_within_the_limit(data: bytes, cuts: list[int]):
     for make in (client_with_calls, ServerConnection):
@@ -81,7 +75,7 @@ def test_any_bytes_in_any_chunks_mean_the_same_and_stay_within_the_limit(data: b
             assert isinstance(event, Requested | Message | Ended | Responded | Failed | Broken)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(PATIENT, max_examples=40)
 @given(streams_of_bytes)
 def test_a_server_survives_any_client_and_a_client_any_server(data: bytes):
     async def run() -> None:
@@ -223,4 +217,4 @@ class TwoEnds(RuleBasedStateMachine):
 
 
 TestTwoEnds = TwoEnds.TestCase
-TestTwoEnds.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestTwoEnds.settings = settings(PATIENT, max_examples=150, stateful_step_count=40)
