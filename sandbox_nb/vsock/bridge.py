@@ -8,10 +8,11 @@ listen on `<socket>_<port>`.
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from . import packet
 from .connection import Connection, Event, ProtocolViolation, State, reset_reply
@@ -25,10 +26,15 @@ if TYPE_CHECKING:
     from .loop import Loop
     from .virtqueue import Chain
 
+_T = TypeVar("_T")
+
 TIMEOUT = 5.0
 """Seconds for each step of opening a connection: the CONNECT line, the guest's answer, the host's accept."""
 DIAL_RETRY = 0.01
 """Seconds between tries to connect to a host's socket whose backlog is full: the kernel has no event for that."""
+
+PROBE = 0.2
+"""Seconds after which a guest that leaves us no credit is asked about it, and asked again."""
 
 MAX_LINE = 32
 """Longest CONNECT line, in bytes."""
@@ -69,6 +75,7 @@ class Bridge:
         self._replies: deque[Header] = deque()
         self._pending: dict[Stream, None] = {}
         self._readable: dict[Stream, None] = {}
+        self._starved: dict[Stream, float] = {}
         self._granted = 0
         self._retry_at = 0.0
         self._next_port = FIRST_PORT
@@ -170,9 +177,11 @@ class Bridge:
     @property
     def deadline(self) -> float | None:
         """When `expire` is next needed, in seconds of the monotonic clock."""
-        if not self._handshakes and not self._opening:
+        waiting = [table for table in (self._handshakes, self._opening, self._starved) if table]
+        if not waiting:
             return None
-        deadlines = [next(iter(waiting.values())) for waiting in (self._handshakes, self._opening) if waiting]
+        # All in a table wait equally long, so its first entry is due first.
+        deadlines = [next(iter(table.values())) for table in waiting]
         if self._dialling:
             deadlines.append(self._retry_at)
         return min(deadlines)
@@ -184,14 +193,14 @@ class Bridge:
             self._retry_at = now + DIAL_RETRY
             for stream, path in tuple(self._dialling.items()):
                 self._try_dial(stream, path)
-        for sock, deadline in tuple(self._handshakes.items()):
-            if deadline > now:
-                break  # all wait equally long, so they are in order
+        for sock in _overdue(self._handshakes, now):
             self._refuse(sock)
-        for stream, deadline in tuple(self._opening.items()):
-            if deadline > now:
-                break
+        for stream in _overdue(self._opening, now):
             self._reset(stream)
+        for stream in _overdue(self._starved, now):
+            assert stream.connection
+            self._starved[stream] = self._starved.pop(stream) + PROBE
+            self._ask_for_credit(stream, stream.connection)
 
     # Ending.
 
@@ -217,7 +226,7 @@ class Bridge:
         assert connection
         del self._streams[connection.host_port, connection.guest_port]
         self._granted -= connection.credit.buf_alloc
-        for waiting in (self._opening, self._dialling, self._pending, self._readable):
+        for waiting in (self._opening, self._dialling, self._pending, self._readable, self._starved):
             waiting.pop(stream, None)
         stream.connection = None
         self._lingering.add(stream)
@@ -295,8 +304,8 @@ class Bridge:
                 gathered.pop(stream, None)
                 self._reset(stream)
                 continue
-            if stream.starved and connection.credit.peer_free:
-                stream.starved = False
+            if stream in self._starved and connection.credit.peer_free:
+                del self._starved[stream]
                 self._readable[stream] = None
         for stream, views in gathered.items():
             self._forwarded(stream, stream.write(views))
@@ -359,14 +368,24 @@ class Bridge:
             if not self._pump(stream, inbox):
                 break
 
+    def _starve(self, stream: Stream, connection: Connection) -> None:
+        """Wait for the guest's credit. Linux speaks up when it has room for bytes again, not for packets."""
+        del self._readable[stream]
+        self._starved[stream] = monotonic() + PROBE
+        if connection.credit.crowded:
+            self._ask_for_credit(stream, connection)
+
+    def _ask_for_credit(self, stream: Stream, connection: Connection) -> None:
+        connection.ask_for_credit()
+        self._pending[stream] = None
+
     def _pump(self, stream: Stream, inbox: Inbox) -> bool:
         """Move bytes from a stream's socket to the guest; False if the guest has no buffers."""
         connection = stream.connection
         assert connection
         free = connection.credit.peer_free
         if not free:
-            stream.starved = True
-            del self._readable[stream]
+            self._starve(stream, connection)
             return True
         views = inbox.offer(min(free, stream.stride))
         if not views:
@@ -374,10 +393,13 @@ class Bridge:
         del self._readable[stream]
         size, more = stream.read(views)
         if size:
-            connection.credit.sent(size)
-            inbox.commit(size, connection.data_header)
+            connection.credit.sent(size, inbox.commit(size, connection.data_header))
         if more:
             self._readable[stream] = None  # behind the others
         elif stream.eof:
             self._settle(stream)
         return True
+
+
+def _overdue(waiting: dict[_T, float], now: float) -> list[_T]:
+    return [key for key, _ in itertools.takewhile(lambda item: item[1] <= now, waiting.items())]

@@ -43,7 +43,7 @@ class Device:
             busy = self.step(wait=not busy)
 
     def step(self, *, wait: bool) -> bool:
-        """One round: events (waited for, if asked), what is overdue, a turn of the queues. True if there is more."""
+        """One round: events (waited for, if asked), what is overdue, the queues. True if there is more."""
         deadline = self.bridge.deadline
         if not wait:
             self.loop.run_once(0)

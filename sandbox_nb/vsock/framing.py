@@ -120,10 +120,13 @@ class Inbox:
             limit -= slot.room
         return views[:MAX_VIEWS]
 
-    def commit(self, size: int, header: Callable[[int], bytes]) -> None:
-        """Send the first `size` bytes of the room offered, now filled; `header` packs a header for a length."""
+    def commit(self, size: int, header: Callable[[int], bytes]) -> int:
+        """Send the first `size` bytes of the room offered, now filled; how many packets they are.
+
+        `header` packs a header for a length.
+        """
         slots, put = self._slots, self.queue.put
-        packed, length = b"", -1
+        packed, length, packets = b"", -1, 0
         while size > 0:
             head, place, payload, room = slots.popleft()
             if room > size:
@@ -133,5 +136,7 @@ class Inbox:
             scatter(packed, place)
             put(head, HEADER_SIZE + room)
             size -= room
+            packets += 1
             if self.trace:
                 self.trace(packed, split(payload, room)[0])
+        return packets

@@ -40,7 +40,7 @@ class Stream:
 
     __slots__ = (
         "_loop", "backlog", "broken", "connection", "ending", "eof", "finished", "hung_up",
-        "received", "sent", "socket", "starved", "stride",
+        "received", "sent", "socket", "stride",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, loop: Loop) -> None:
@@ -57,8 +57,6 @@ class Stream:
         """Writing failed: whatever else the guest sends is dropped."""
         self.finished = False
         """The peer has been told that the guest will send no more."""
-        self.starved = False
-        """The peer may have sent more, but the guest has no credit left."""
         self.stride = MIN_STRIDE
         """Bytes worth making room for before the next read: as many as the last ones suggest."""
         self.sent = 0
@@ -70,7 +68,7 @@ class Stream:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def read(self, views: list[memoryview]) -> tuple[int, bool]:
-        """Read into `views`: (bytes, whether more may be waiting). At the end of the stream `eof` becomes true."""
+        """Read into `views`: (bytes, whether more may be waiting). At the stream's end `eof` becomes true."""
         try:
             size, _, flags, _ = self.socket.recvmsg_into(views)
         except BlockingIOError:
