@@ -229,6 +229,28 @@ async def test_a_message_where_one_response_is_due_costs_that_call_only(raw_serv
     assert await other.result() == Total(sum=7)
 
 
+async def test_an_end_where_one_response_is_due_costs_that_call_only(raw_server: tuple[SampleClient, Peer]):
+    sample, peer = raw_server
+    server = ServerConnection()
+    summed = sample.sum()
+    await peer.events(server)
+    await peer.send(server.send_end(1))
+    assert await code_of(summed.result()) is Code.INTERNAL
+    assert not sample._client.closed
+
+
+@pytest.mark.parametrize(("payload", "last"), [(b"\x08\x07", [Item(number=7)]), (b"", [])])
+async def test_a_response_ends_a_stream_with_a_last_message_unless_it_is_empty(
+    payload: bytes, last: list[Item], raw_server: tuple[SampleClient, Peer]
+):
+    sample, peer = raw_server
+    server = ServerConnection()
+    stream = sample.divide(Item())
+    await peer.events(server)
+    await peer.send(server.send_message(1, b"\x08\x01") + server.send_response(1, payload))
+    assert [item async for item in stream] == [Item(number=1), *last]
+
+
 async def test_closed_says_so_and_wait_closed_wakes(raw_server: tuple[SampleClient, Peer]):
     sample, peer = raw_server
     client = sample._client

@@ -154,6 +154,23 @@ async def test_a_handler_that_does_not_consume_ends_alone_and_its_neighbours_go_
         await stalled.result()
 
 
+async def test_a_response_that_finds_its_stream_full_ends_it_with_an_error(raw_server: tuple[SampleClient, Peer]):
+    sample, peer = raw_server
+    server = ServerConnection()
+    stream = sample.divide(Item())
+    await peer.events(server)
+    payload = fitting(MAX_PAYLOAD - 100).SerializeToString()
+    for _ in range(4):
+        await peer.send(server.send_message(1, payload))
+    await peer.send(server.send_response(1, payload))
+    while stream._channel._receivers:  # noqa: ASYNC110 - there is no event for that
+        await asyncio.sleep(0)
+    received = []
+    with pytest.raises(StatusError, match="not consumed"):
+        await consume(stream, into=received)
+    assert len(received) == 4
+
+
 async def test_tiny_messages_that_nobody_consumes_are_bounded_too(sample: SampleClient):
     stalled = sample.flood(Item(count=10**9))
     while not (error := stalled._receiver.error):
