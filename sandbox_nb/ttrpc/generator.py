@@ -15,6 +15,7 @@ import keyword
 import re
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath as Path
 from typing import NamedTuple
@@ -38,15 +39,29 @@ _RUNTIME_NAMES = (
 )
 
 
-class MessageClass(NamedTuple):
-    """A message class: the package and module it is in, and its name there."""
+class Module(NamedTuple):
+    """A module that protoc makes of a .proto file, in what package, and what it is called where it is imported."""
 
     package: str
-    module: str
+    name: str
+    alias: str
+
+    def import_from(self, package: str) -> str:
+        """Return the statement that imports it into a module of ``package``."""
+        renamed = f" as {self.alias}" if self.alias != self.name else ""
+        if not self.package:
+            return f"import {self.name}{renamed}"
+        return f"from {'.' if self.package == package else self.package} import {self.name}{renamed}"
+
+
+class MessageClass(NamedTuple):
+    """A message class: the module it is in, and its name there."""
+
+    module: Module
     name: str
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+        return f"{self.module.alias}.{self.name}"
 
 
 class Method(NamedTuple):
@@ -73,7 +88,7 @@ class Method(NamedTuple):
     @property
     def takes_nothing(self) -> bool:
         """Whether there is nothing to say in its request."""
-        return self.request == MessageClass("google.protobuf", "empty_pb2", "Empty")
+        return self.request.module[:2] == ("google.protobuf", "empty_pb2")
 
 
 class Service(NamedTuple):
@@ -92,7 +107,10 @@ def generate(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
     if options:
         response.error = f"unknown option {next(iter(options))!r}; the only one is runtime=PACKAGE"
         return response
-    classes = {name: found for file in request.proto_file for name, found in _message_classes(file)}
+    modules = _modules([file.name for file in request.proto_file])
+    classes = {
+        name: found for file in request.proto_file for name, found in _message_classes(file, modules[file.name])
+    }
     for file in request.proto_file:
         if file.name in request.file_to_generate and file.service:
             name = file.name.removesuffix(".proto").replace("-", "_") + "_ttrpc.py"
@@ -100,16 +118,26 @@ def generate(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
     return response
 
 
-def _message_classes(file: FileDescriptorProto) -> Iterator[tuple[str, MessageClass]]:
+def _modules(files: list[str]) -> dict[str, Module]:
+    """Return the module of each .proto file. Those that share a name are told apart by their packages."""
+    names = {file: Path(file).stem.replace("-", "_") + "_pb2" for file in files}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+
+    def alias(file: str) -> str:
+        name = names[file]
+        return f"{_package(file).replace('.', '_')}_{name}".lstrip("_") if name in shared else name
+
+    return {file: Module(_package(file), names[file], alias(file)) for file in files}
+
+
+def _message_classes(file: FileDescriptorProto, module: Module) -> Iterator[tuple[str, MessageClass]]:
     """Yield every message of a file: its name as a descriptor refers to it, and the class protoc makes of it."""
-    package = _package(file.name)
-    module = Path(file.name).stem.replace("-", "_") + "_pb2"
     scope = f".{file.package}" if file.package else ""
 
     def walk(messages: Iterable[DescriptorProto], outer: str) -> Iterator[tuple[str, MessageClass]]:
         for message in messages:
             name = outer + message.name
-            yield f"{scope}.{name}", MessageClass(package, module, name)
+            yield f"{scope}.{name}", MessageClass(module, name)
             yield from walk(message.nested_type, f"{name}.")
 
     return walk(file.message_type, "")
@@ -154,13 +182,13 @@ from __future__ import annotations
 
 def _imports(package: str, services: list[Service]) -> str:
     """Return the import block, in isort's order: the standard library, google's, others', our own package's."""
-    used = {message[:2] for service in services for method in service.methods for message in method.messages}
-    others = sorted(f"from {home} import {module}" for home, module in used if home != package)
+    used = {message.module for service in services for method in service.methods for message in method.messages}
+    lines = sorted(module.import_from(package) for module in used)
     blocks = [
         ["from typing import TYPE_CHECKING"],
-        [line for line in others if line.startswith("from google.")],
-        [line for line in others if not line.startswith("from google.")],
-        sorted(f"from . import {module}" for home, module in used if home == package),
+        [line for line in lines if line.startswith("from google.")],
+        [line for line in lines if not line.startswith(("from google.", "from . "))],
+        [line for line in lines if line.startswith("from . ")],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 

@@ -89,6 +89,22 @@ def test_messages_of_the_same_folder_are_imported_relatively_and_others_absolute
     assert "\nfrom google.protobuf import empty_pb2\n" in content
 
 
+def test_modules_without_a_package_are_imported_plainly():
+    content = run(example(name="things.proto")).file[0].content
+    assert "\nimport things_pb2\n" in content
+
+
+def test_modules_of_one_name_are_told_apart():
+    other = FileDescriptorProto(name="other/things.proto", package="y", syntax="proto3")
+    other.message_type.add(name="Outer")
+    file = example()
+    file.service[0].method.add(name="Share", input_type=".y.Outer", output_type=".x.v1.Outer")
+    content = run(other, file).file[0].content
+    assert "\nfrom . import things_pb2 as a_b_c_things_pb2\n" in content
+    assert "\nfrom other import things_pb2 as other_things_pb2\n" in content
+    assert '("Share", "share", other_things_pb2.Outer, False, False)' in content
+
+
 def test_the_runtime_is_imported_from_where_the_option_says():
     for parameter, package in (("", "ttrpc"), ("runtime=my.rpc", "my.rpc")):
         [file] = run(example(), parameter=parameter).file
