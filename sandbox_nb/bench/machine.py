@@ -20,7 +20,7 @@ from typing import Any
 from sandbox_nb import launch
 from sandbox_nb.bench import Row
 from sandbox_nb.blocking import Sandbox, run_blocking
-from sandbox_nb.guest import cpio
+from sandbox_nb.guest import cpio, tree
 from sandbox_nb.options import Options
 from sandbox_nb.vm import command
 from sandbox_nb.vm.command import Fds, Spec
@@ -96,7 +96,7 @@ def _bare_spec() -> Iterator[Spec]:
     with tempfile.NamedTemporaryFile(prefix="sandbox_nb-bench-") as initrd:
         # The kernel unpacks one archive after the other; a later /init replaces an earlier one.
         initrd.write(image.initrd.read_bytes())
-        initrd.write(cpio.archive([cpio.file("init", _do_nothing(), mode=0o755)]))
+        initrd.write(cpio.archive([tree.file("init", _do_nothing(), mode=0o755)]))
         initrd.flush()
         yield Spec(
             qemu=launch.find_qemu(),

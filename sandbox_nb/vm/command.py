@@ -97,7 +97,8 @@ def _processor(spec: Spec) -> list[str]:
 
 
 def _cpu_model(accel: str) -> str:
-    return "host" if accel == "kvm" else "max"
+    # Emulated page walks of five levels instead of four cost a tenth of a boot (1.86 s against 1.68) and of every exec.
+    return "host" if accel == "kvm" else "max,la57=off"
 
 
 def _root_ports() -> list[str]:
