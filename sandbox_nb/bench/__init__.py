@@ -1,7 +1,7 @@
 """Measurements: ``sandbox-nb bench`` and ``make bench``.
 
-Each module of this package measures one section: ``NAMES`` lists its rows, ``rows()`` measures them. Ratios are taken
-side by side: the two things compared take turns in the same run, so that a noisy machine disturbs both.
+Each module of this package measures one section: ``NAMES`` lists its rows, ``rows()`` measures them. Ratios are
+taken side by side: the two things compared take turns in the same run, so that a noisy machine disturbs both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from sandbox_nb.errors import InvalidArgument, SandboxError
 
-SECTIONS = ("machine", "ttrpc", "vsock", "terminal")
+SECTIONS = ("machine", "ttrpc")
 
 
 @dataclass(frozen=True)
