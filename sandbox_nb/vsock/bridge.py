@@ -8,36 +8,30 @@ listen on `<socket>_<port>`.
 
 from __future__ import annotations
 
-import itertools
 import socket
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from . import packet
 from .connection import Connection, Event, ProtocolViolation, State, reset_reply
 from .framing import parse
-from .loop import ERROR, HANG_UP, PEER_DONE, READ, WRITE
+from .handshake import LAST_PORT, TIMEOUT, Handshakes, overdue
+from .loop import HANG_UP, PEER_DONE, WRITE
 from .packet import HOST_CID, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, STREAM, Header
 from .stream import EVENTS, Stream
 
 if TYPE_CHECKING:
     from .framing import Inbox
     from .loop import Loop
+    from .trace import Tap
     from .virtqueue import Chain
 
-_T = TypeVar("_T")
-
-TIMEOUT = 5.0
-"""Seconds for each step of opening a connection: the CONNECT line, the guest's answer, the host's accept."""
 DIAL_RETRY = 0.01
 """Seconds between tries to connect to a host's socket whose backlog is full: the kernel has no event for that."""
 
 PROBE = 0.2
 """Seconds after which a guest that leaves us no credit is asked about it, and asked again."""
-
-MAX_LINE = 32
-"""Longest CONNECT line, in bytes."""
 
 MAX_WINDOW = 1024 * 1024
 MIN_WINDOW = 16 * 1024
@@ -53,22 +47,35 @@ MAX_REPLIES = 128
 
 FIRST_PORT = 1 << 30
 """Host ports of connections the host opens count up from here, clear of those the guest may be told to dial."""
-LAST_PORT = (1 << 32) - 2
+
+
+class Counters:
+    """What has happened since the device began; of bytes, those of streams that have ended."""
+
+    def __init__(self) -> None:
+        self.opened_by_host = 0
+        self.opened_by_guest = 0
+        self.over_limit = 0
+        """Connections refused because there were too many."""
+        self.reset_by_us = 0
+        self.bytes_to_guest = 0
+        self.bytes_to_host = 0
 
 
 class Bridge:
     """The connections of one guest."""
 
-    def __init__(self, loop: Loop, listener: socket.socket, uds: str, guest_cid: int, limit: int) -> None:
+    def __init__(
+        self, loop: Loop, tap: Tap, listener: socket.socket, *, uds: str, guest_cid: int, limit: int
+    ) -> None:
         self.attached = False
         """Whether a front end (QEMU) is connected: without one there is no guest to wait for."""
         self._loop = loop
-        self._listener = listener
+        self._tap = tap
         self._uds = uds
         self._guest_cid = guest_cid
         self._limit = limit
         self._streams: dict[tuple[int, int], Stream] = {}
-        self._handshakes: dict[socket.socket, float] = {}
         self._opening: dict[Stream, float] = {}
         self._dialling: dict[Stream, str] = {}
         self._lingering: set[Stream] = set()
@@ -79,58 +86,32 @@ class Bridge:
         self._granted = 0
         self._retry_at = 0.0
         self._next_port = FIRST_PORT
-        loop.watch(listener.fileno(), READ, self._accept)
+        self.counters = Counters()
+        self._handshakes = Handshakes(loop, listener, admit=self._admit, on_request=self._request)
 
     # From the host: opening.
 
-    def _accept(self, _events: int) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:  # gone again already
-            return
-        if self._full() or not self.attached:
-            sock.close()
-            return
-        sock.setblocking(False)
-        self._handshakes[sock] = monotonic() + TIMEOUT
-        self._loop.watch(sock.fileno(), EVENTS, lambda events: self._handshake(sock, events))
+    def _admit(self) -> bool:
+        """Whether one more connection may come; there must be a guest, too, for a host to wait for."""
+        if len(self._streams) + len(self._handshakes) + len(self._lingering) < self._limit:
+            return self.attached
+        self.counters.over_limit += 1
+        return False
 
-    def _full(self) -> bool:
-        return len(self._streams) + len(self._handshakes) + len(self._lingering) >= self._limit
-
-    def _handshake(self, sock: socket.socket, events: int) -> None:
-        """Look for the CONNECT line without taking what follows it out of the socket."""
-        try:
-            line, newline, _ = sock.recv(MAX_LINE, socket.MSG_PEEK).partition(b"\n")
-        except OSError:
-            line, newline = b"", b""
-        if not newline:
-            if len(line) == MAX_LINE or events & (PEER_DONE | HANG_UP | ERROR):
-                self._refuse(sock)
+    def _request(self, sock: socket.socket, guest_port: int, ending: bool) -> None:
+        if not self.attached:
+            self._loop.discard(sock)
             return
-        word, _, number = line.partition(b" ")
-        port = int(number) if number.isdigit() else -1
-        if word.upper() != b"CONNECT" or not 0 <= port <= LAST_PORT or not self.attached:
-            self._refuse(sock)
-            return
-        sock.recv(len(line) + 1)
-        del self._handshakes[sock]
         stream = Stream(sock, self._loop)
-        stream.ending = events & (PEER_DONE | HANG_UP) != 0
-        self._request(stream, port)
-
-    def _refuse(self, sock: socket.socket) -> None:
-        del self._handshakes[sock]
-        self._loop.discard(sock)
-
-    def _request(self, stream: Stream, guest_port: int) -> None:
+        stream.ending = ending
         while (self._next_port, guest_port) in self._streams:
             self._advance_port()
         connection = self._connect(stream, self._next_port, guest_port)
         self._advance_port()
+        self.counters.opened_by_host += 1
         connection.request()
         self._pending[stream] = None
-        self._loop.hand_over(stream.socket.fileno(), lambda events: self._on_socket(stream, events))
+        self._loop.hand_over(sock.fileno(), lambda events: self._on_socket(stream, events))
 
     def _advance_port(self) -> None:
         self._next_port = self._next_port + 1 if self._next_port < LAST_PORT else FIRST_PORT
@@ -148,9 +129,10 @@ class Bridge:
 
     def _dial(self, header: Header) -> None:
         path = f"{self._uds}_{header.dst_port}"
-        if self._full():
+        if not self._admit():
             self._replies.append(reset_reply(header))
             return
+        self.counters.opened_by_guest += 1
         stream = Stream(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), self._loop)
         connection = self._connect(stream, header.dst_port, header.src_port)
         connection.credit.update(header.buf_alloc, header.fwd_cnt)
@@ -177,27 +159,24 @@ class Bridge:
     @property
     def deadline(self) -> float | None:
         """When `expire` is next needed, in seconds of the monotonic clock."""
-        waiting = [table for table in (self._handshakes, self._opening, self._starved) if table]
-        if not waiting:
-            return None
-        # All in a table wait equally long, so its first entry is due first.
-        deadlines = [next(iter(table.values())) for table in waiting]
+        deadlines = [next(iter(waiting.values())) for waiting in (self._opening, self._starved) if waiting]
         if self._dialling:
             deadlines.append(self._retry_at)
-        return min(deadlines)
+        if self._handshakes.deadline:
+            deadlines.append(self._handshakes.deadline)
+        return min(deadlines, default=None)
 
     def expire(self) -> None:
         """Try again what is to be tried again, give up what has waited too long."""
         now = monotonic()
+        self._handshakes.expire(now)
         if self._retry_at <= now:
             self._retry_at = now + DIAL_RETRY
             for stream, path in tuple(self._dialling.items()):
                 self._try_dial(stream, path)
-        for sock in _overdue(self._handshakes, now):
-            self._refuse(sock)
-        for stream in _overdue(self._opening, now):
+        for stream in overdue(self._opening, now):
             self._reset(stream)
-        for stream in _overdue(self._starved, now):
+        for stream in overdue(self._starved, now):
             assert stream.connection
             self._starved[stream] = self._starved.pop(stream) + PROBE
             self._ask_for_credit(stream, stream.connection)
@@ -217,6 +196,7 @@ class Bridge:
 
     def _reset(self, stream: Stream) -> None:
         assert stream.connection
+        self.counters.reset_by_us += 1
         self._replies.append(stream.connection.reset())
         self._release(stream)
 
@@ -239,6 +219,8 @@ class Bridge:
             if stream.broken or not stream.backlog:
                 self._lingering.discard(stream)
                 self._loop.discard(stream.socket)
+                self.counters.bytes_to_guest += stream.sent
+                self.counters.bytes_to_host += stream.received
             return
         if connection.state is not State.ESTABLISHED:
             return
@@ -284,6 +266,8 @@ class Bridge:
         gathered: dict[Stream, list[memoryview]] = {}
         for chain in chains:
             header, payload = parse(chain)
+            if self._tap.on_packet:
+                self._tap.on_packet(header.pack(), payload)
             stream = self._streams.get((header.dst_port, header.src_port))
             if not self._ours(header):
                 continue
@@ -400,6 +384,13 @@ class Bridge:
             self._settle(stream)
         return True
 
+    # For people.
 
-def _overdue(waiting: dict[_T, float], now: float) -> list[_T]:
-    return [key for key, _ in itertools.takewhile(lambda item: item[1] <= now, waiting.items())]
+    def statistics(self) -> dict[str, Any]:
+        """Counters, bytes of all streams past and present, and how each present stream stands."""
+        streams = [*self._streams.values(), *self._lingering]
+        totals = vars(self.counters).copy()
+        totals["bytes_to_guest"] += sum(stream.sent for stream in streams)
+        totals["bytes_to_host"] += sum(stream.received for stream in streams)
+        waiting = {"handshakes": len(self._handshakes), "granted": self._granted, "limit": self._limit}
+        return totals | waiting | {"streams": [stream.statistics() for stream in streams]}

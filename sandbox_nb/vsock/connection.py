@@ -8,6 +8,7 @@ guest that never makes room for them cannot make it grow.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from . import packet
 from .credit import Credit, CreditError
@@ -167,6 +168,19 @@ class Connection:
         return Header(
             HOST_CID, self.guest_cid, self.host_port, self.guest_port, size, STREAM, op, flags, buf_alloc, fwd_cnt
         )
+
+    def statistics(self) -> dict[str, Any]:
+        """How the connection stands, for people."""
+        credit = self.credit
+        return {
+            "host_port": self.host_port,
+            "guest_port": self.guest_port,
+            "state": self.state.name,
+            "guest_shut": self.guest_shut,
+            "host_shut": self.host_shut,
+            "credit_of_guest": {"granted": credit.buf_alloc, "held": credit.held},
+            "credit_of_host": {"free": credit.peer_free, "crowded": credit.crowded},
+        }
 
 
 def reset_reply(header: Header) -> Header:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .bridge import Bridge
+from .control import Control
 from .framing import BATCH
-from .frontend import RX, TX, FrontEnd
+from .frontend import RX, TX, FrontEnd, FrontEndGone
 from .loop import READ, Loop
 from .memory import MemoryFault
+from .trace import Tap
 from .virtqueue import QueueError
 
 if TYPE_CHECKING:
@@ -28,13 +30,27 @@ class Device:
 
     def __init__(self, vhost: socket.socket, hybrid: socket.socket, *, uds: str, cid: int, limit: int) -> None:
         self.loop = Loop()
-        self.bridge = Bridge(self.loop, hybrid, uds, cid, limit)
+        self.tap = Tap()
+        self.bridge = Bridge(self.loop, self.tap, hybrid, uds=uds, guest_cid=cid, limit=limit)
         self._vhost = vhost
         self._cid = cid
         self._front: FrontEnd | None = None
         vhost.setblocking(False)
         hybrid.setblocking(False)
         self.loop.watch(vhost.fileno(), READ, self._accept)
+
+    def control(self, sock: socket.socket) -> None:
+        """Obey a controller; the process ends when it closes."""
+        Control(sock, self.loop, {"statistics": self.statistics, "trace": self.trace})
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers of the device and of each connection."""
+        running = self._front is not None and self._front.inbox is not None
+        return {"attached": self.bridge.attached, "running": running} | self.bridge.statistics()
+
+    def trace(self, file: str | None = None, lines: bool = False) -> None:
+        """Write every packet to a new pcapng file, or a line of each to standard error; neither turns it off."""
+        self.tap.open(file, lines=lines)
 
     def run(self) -> None:
         """Serve until an exception (SystemExit, from a signal) ends it."""
@@ -65,7 +81,9 @@ class Device:
             log(f"the driver broke the device, which stays silent until it is reset: {error}")
             front.report_broken()
             self.bridge.guest_gone()
-            return False
+        except FrontEndGone as error:
+            self._front_gone(str(error))
+        return False
 
     def _serve(self, front: FrontEnd, inbox: Inbox, outbox: Virtqueue) -> bool:
         """One turn of both queues; False when there is nothing to do before a kick or a socket's event."""
@@ -103,7 +121,7 @@ class Device:
             sock.close()
             return
         self._front = FrontEnd(
-            sock, self.loop, self._cid, on_change=self._queues_changed, on_gone=self._front_gone
+            sock, self.loop, self._cid, self.tap, on_change=self._queues_changed, on_gone=self._front_gone
         )
         self.bridge.attached = True
 

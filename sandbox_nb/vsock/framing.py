@@ -15,9 +15,8 @@ from .virtqueue import QueueError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .trace import Tap
     from .virtqueue import Chain, Virtqueue
-
-    Trace = Callable[[bytes, list[memoryview]], object]
 
 BATCH = 64
 """Chains taken from a queue at once: many enough to share the costs, few enough to share the guest's processor."""
@@ -78,9 +77,9 @@ def parse(chain: Chain) -> tuple[Header, list[memoryview]]:
 class Inbox:
     """The guest's receive queue: packets go in, in order, as long as the guest has given buffers for them."""
 
-    def __init__(self, queue: Virtqueue) -> None:
+    def __init__(self, queue: Virtqueue, tap: Tap) -> None:
         self.queue = queue
-        self.trace: Trace | None = None
+        self._tap = tap
         self._slots: deque[Slot] = deque()
 
     def _refill(self) -> bool:
@@ -103,8 +102,8 @@ class Inbox:
         packed = header.pack()
         scatter(packed, slot.header)
         self.queue.put(slot.head, HEADER_SIZE)
-        if self.trace:
-            self.trace(packed, [])
+        if self._tap.on_packet:
+            self._tap.on_packet(packed, [])
         return True
 
     def offer(self, limit: int) -> list[memoryview]:
@@ -137,6 +136,6 @@ class Inbox:
             put(head, HEADER_SIZE + room)
             size -= room
             packets += 1
-            if self.trace:
-                self.trace(packed, split(payload, room)[0])
+            if self._tap.on_packet:
+                self._tap.on_packet(packed, split(payload, room)[0])
         return packets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import socket
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .loop import Loop
+    from .trace import Tap
 
 RX, TX = 0, 1
 """The queues served here, named from the guest's side (virtio 1.2, 5.10.2). The front end serves the events."""
@@ -48,6 +50,10 @@ def fence() -> None:
     _fence_lock.acquire()
 
 
+class FrontEndGone(Exception):
+    """The front end cannot be told of something any more."""
+
+
 class Vring:
     """What the front end has told of one queue so far."""
 
@@ -71,6 +77,7 @@ class FrontEnd:
         sock: socket.socket,
         loop: Loop,
         cid: int,
+        tap: Tap,
         *,
         on_change: Callable[[], None],
         on_gone: Callable[[str], None],
@@ -84,6 +91,7 @@ class FrontEnd:
         self._socket = sock
         self._loop = loop
         self._config = struct.pack("<Q", cid)
+        self._tap = tap
         self._on_change = on_change
         self._on_gone = on_gone
         self._decoder = vhost_user.Decoder()
@@ -116,16 +124,22 @@ class FrontEnd:
 
     def interrupt(self, index: int) -> None:
         """Interrupt the driver for a queue."""
-        call = self._vrings[index].call
-        if call is not None:
-            os.eventfd_write(call, 1)
+        self._signal(self._vrings[index].call)
 
     def report_broken(self) -> None:
-        """Stop the queues until the driver resets the device, and tell the front end."""
+        """Stop the queues until the driver resets the device, and tell the front end if it listens."""
         self.inbox = self.outbox = None
-        for vring in self._vrings:
-            if vring.error is not None:
-                os.eventfd_write(vring.error, 1)
+        with contextlib.suppress(FrontEndGone):
+            for vring in self._vrings:
+                self._signal(vring.error)
+
+    def _signal(self, fd: int | None) -> None:
+        if fd is None:
+            return
+        try:
+            os.eventfd_write(fd, 1)
+        except OSError as error:  # not an event file at all, or one that nobody ever reads
+            raise FrontEndGone(f"front end dropped: its event file {error.strerror}") from error
 
     # Messages.
 
@@ -286,7 +300,7 @@ class FrontEnd:
         if not all(vring.kick is not None and vring.address and vring.enabled for vring in vrings):
             return
         self.fresh = not any(vring.base for vring in vrings)
-        self.inbox = Inbox(self._queue(vrings[RX], writable=True))
+        self.inbox = Inbox(self._queue(vrings[RX], writable=True), self._tap)
         self.outbox = self._queue(vrings[TX], writable=False)
         self._on_change()
 

@@ -41,6 +41,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--connections", type=int, default=DEFAULT_LIMIT, metavar="N",
         help=f"most connections at once ({DEFAULT_LIMIT}); more are refused",
     )  # fmt: skip
+    parser.add_argument("--trace", metavar="FILE", help="write every packet to FILE, for Wireshark")
+    parser.add_argument("--control-fd", type=int, metavar="N", help="inherited socket for control, see control.py")
     parsed = parser.parse_args(arguments)
     if (parsed.socket is None) == (parsed.socket_fd is None):
         parser.error("one of --socket and --socket-fd is needed")
@@ -63,7 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
         vhost = _listener(parsed.socket, parsed.socket_fd, made)
         hybrid = _listener(parsed.uds, parsed.uds_fd, made)
         limit = min(parsed.connections, _most_files() - OTHER_FILES)
-        Device(vhost, hybrid, uds=parsed.uds, cid=parsed.cid, limit=limit).run()
+        device = Device(vhost, hybrid, uds=parsed.uds, cid=parsed.cid, limit=limit)
+        if parsed.control_fd is not None:
+            device.control(socket.socket(fileno=parsed.control_fd))
+        if parsed.trace:
+            device.trace(parsed.trace)
+        device.run()
     except OSError as error:
         log(str(error))
         return 1

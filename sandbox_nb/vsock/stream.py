@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .framing import MAX_VIEWS
 from .loop import EDGE, PEER_DONE, READ, WRITE
@@ -83,8 +83,8 @@ class Stream:
             self.stride = min(2 * self.stride, MAX_STRIDE)
             return size, True
         self.stride = MIN_STRIDE
-        # A short read has emptied the socket, unless file descriptors sent along cut it short. Where the peer ended
-        # with these bytes no further edge comes, so the end must be asked for.
+        # A short read has emptied the socket, unless file descriptors sent along cut it short. Where the peer
+        # ended with these bytes no further edge comes, so the end must be asked for.
         return size, self.ending or flags & _TRUNCATED != 0
 
     def write(self, views: list[memoryview]) -> int:
@@ -140,3 +140,8 @@ class Stream:
         self.eof = True
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RD)
+
+    def statistics(self) -> dict[str, Any]:
+        """How the stream stands, for people."""
+        own = {"bytes_to_guest": self.sent, "bytes_to_host": self.received, "backlog": len(self.backlog)}
+        return own | (self.connection.statistics() if self.connection else {"state": "LINGERING"})
