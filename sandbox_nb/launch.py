@@ -24,12 +24,13 @@ from typing import Any, TypeVar
 
 import platformdirs
 
-from sandbox_nb import __version__, binaries, rundir
+from sandbox_nb import __version__, binaries, rundir, ttrpc
 from sandbox_nb.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ProtocolError,
     SandboxError,
     Unavailable,
     Unimplemented,
@@ -416,4 +417,6 @@ def _configuration(options: Options, hostname: str, found: Image) -> ConfigureRe
 
 
 def _map_error(error: StatusError) -> SandboxError:
+    if isinstance(error, ttrpc.ProtocolError):
+        return ProtocolError(error.message)
     return from_status(error.code, error.message, tuple(error.details))

@@ -19,6 +19,7 @@ BOTTOM = {"errors", "options", "binaries", "rundir"}
 SANS_IO = [
     "ttrpc/frames.py",
     "ttrpc/connection.py",
+    "ttrpc/events.py",
     "vsock/packet.py",
     "vsock/credit.py",
     "vsock/virtqueue.py",
