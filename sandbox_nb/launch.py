@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,12 +46,16 @@ from sandbox_nb.vm import accel, command, template
 from sandbox_nb.vm.accel import Accelerator
 from sandbox_nb.vm.machine import Logs, Machine
 from sandbox_nb.vm.process import Child
+from sandbox_nb.vm.template import Template
 from sandbox_nb.vsock import connect
 
 logger = logging.getLogger(__name__)
 
 BOOT_TIMEOUT = {"kvm": 20.0, "tcg": 90.0}
 """Seconds from QEMU's start to the agent's call. Some ten times what a loaded machine was seen to need."""
+
+RESTORED_TIMEOUT = 20.0
+"""Seconds a restored machine gets to call; it takes a tenth of one. After that it is given up for a boot."""
 
 ROOT_SERIAL = "sandbox-root"
 
@@ -68,6 +72,8 @@ class Boot:
     kind: str
     accelerator: Accelerator
     phases: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+    """Why a machine that could have been restored was booted."""
 
     @property
     def seconds(self) -> float:
@@ -117,6 +123,22 @@ class Running:
             await asyncio.gather(machine, device, return_exceptions=True)
 
 
+@dataclass
+class _Called:
+    """A machine whose agent has called, and what it stands on; ``close`` ends all of it."""
+
+    machine: Machine
+    device: Child
+    control: socket.socket
+    uds: Path
+    state_dir: Path
+    _undo: AsyncExitStack
+
+    async def close(self) -> None:
+        """End the machine and remove what it left. Idempotent."""
+        await self._undo.aclose()
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What a start is made of, all found before anything runs."""
@@ -130,6 +152,11 @@ class _Plan:
     def boot_timeout(self) -> float:
         return BOOT_TIMEOUT[self.accelerator.name]
 
+    @property
+    def key(self) -> str:
+        """The key of its template."""
+        return template.key(self.identity())
+
     def identity(self) -> dict[str, Any]:
         """All that makes one saved machine unlike another, beside the command line."""
         qemu = self.spec.qemu.resolve()
@@ -138,9 +165,30 @@ class _Plan:
             "sandbox_nb": __version__,
             "image": self.image.digest,
             "qemu": [str(qemu), found.st_size, found.st_mtime_ns],
-            "cpu": accel.processor_flags() if self.accelerator.name == "kvm" else "",
+            "host": [accel.processor_flags(), os.uname().release] if self.accelerator.name == "kvm" else [],
             "argv": command.argv(self.spec, command.Fds(0, 0, 0)),
         }
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What is there before the machine is."""
+
+    plan: _Plan
+    sockets: _Sockets
+    device: Child
+    logs: Logs
+
+    async def spawn(self, saved: Template | None = None) -> Machine:
+        """A paused machine with nothing plugged."""
+        return await Machine.spawn(self.plan.spec, guard=binaries.guard(), logs=self.logs, template=saved)
+
+    async def dialled(self, machine: Machine, boot: Boot, timeout: float) -> socket.socket:
+        """Plug what the machine is to have, let it run, and return the call of its agent."""
+        with boot.phase("dial"):
+            await _plug(machine, self.sockets, self.plan.image)
+            await machine.resume()
+            return await _unless_gone(_accept(self.sockets.control), machine, self.device, timeout)
 
 
 async def launch(options: Options, *, hostname: str, progress: Progress | None = None) -> Running:
@@ -154,24 +202,15 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
     plan = await _plan(options, progress)
     boot = Boot("cold", plan.accelerator, {"prepare": time.perf_counter() - began})
     async with AsyncExitStack() as undo:
-        folder = rundir.create()
-        undo.callback(rundir.remove, folder)
-        state_dir = prepare_state_dir(options.state_dir, folder)
-        sockets = _Sockets(folder)
-        undo.callback(sockets.close)
-        device = _spawn_device(sockets)
-        undo.push_async_callback(device.stop)
-        machine = await _waiting_machine(plan, boot, device, Logs.in_folder(state_dir))
-        undo.push_async_callback(machine.close)
-        with boot.phase("dial"):
-            await _plug(machine, sockets, plan.image)
-            await machine.resume()
-            calling = await _unless_gone(_accept(sockets.control), machine, device, plan.boot_timeout)
+        called = await _called(plan, boot, options.state_dir)
+        undo.push_async_callback(called.close)
         with boot.phase("configure"):
-            client = await Client.from_socket(calling, map_error=_map_error)
+            client = await Client.from_socket(called.control, map_error=_map_error)
             undo.push_async_callback(client.aclose)
             await SetupClient(client).configure(_configuration(options, hostname, plan.image))
-        return Running(machine, device, client, plan.image, boot, sockets.uds, state_dir, undo.pop_all())
+        return Running(
+            called.machine, called.device, client, plan.image, boot, called.uds, called.state_dir, undo.pop_all()
+        )
     raise AssertionError("the exit stack swallows nothing")
 
 
@@ -192,37 +231,71 @@ async def _plan(options: Options, progress: Progress | None) -> _Plan:
     return _Plan(spec, found, accelerator, warm=options.wants_warm)
 
 
-async def _waiting_machine(plan: _Plan, boot: Boot, device: Child, logs: Logs) -> Machine:
-    """A paused machine: restored from its template; or booted, and saved as one, up to where its agent waits."""
-    guard = binaries.guard()
-    if not plan.warm:
-        with boot.phase("qemu"):
-            return await Machine.spawn(plan.spec, guard=guard, logs=logs)
-    key = template.key(plan.identity())
-    if (saved := template.find(templates_dir(), key)) is not None:
-        try:
-            with boot.phase("restore"):
-                machine = await Machine.spawn(plan.spec, guard=guard, logs=logs, template=saved)
-        except (FailedPrecondition, Unavailable) as error:
-            # Whatever QEMU has against it, the next start must not meet it again.
-            logger.warning("the template %s was not taken and is removed: %s", key, error)
-            template.remove(saved)
-        else:
-            boot.kind = "warm"
-            return machine
-    with boot.phase("qemu"):
-        machine = await Machine.spawn(plan.spec, guard=guard, logs=logs)
+async def _called(plan: _Plan, boot: Boot, wanted_state_dir: str | os.PathLike[str] | None) -> _Called:
+    """Bring a machine to where its agent has called: restored from its template if that goes, else booted."""
+    async with AsyncExitStack() as undo:
+        folder = rundir.create()
+        undo.callback(rundir.remove, folder)
+        state_dir = prepare_state_dir(wanted_state_dir, folder)
+        sockets = _Sockets(folder)
+        undo.callback(sockets.close)
+        device = _spawn_device(sockets)
+        undo.push_async_callback(device.stop)
+        begun = _Begun(plan, sockets, device, Logs.in_folder(state_dir))
+        machine, control = await _restored(begun, boot) or await _booted(begun, boot)
+        undo.push_async_callback(machine.close)
+        undo.callback(control.close)
+        return _Called(machine, device, control, sockets.uds, state_dir, undo.pop_all())
+    raise AssertionError("the exit stack swallows nothing")
+
+
+async def _restored(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket] | None:
+    """Restore the machine, and return it with its agent's call. None when there is no template, or a bad one."""
+    plan, attempt = begun.plan, Boot("warm", boot.accelerator)
+    saved = template.find(templates_dir(), plan.key) if plan.warm else None
+    if saved is None:
+        return None
     try:
-        with boot.phase("boot"):
-            await machine.resume()
-            await _unless_gone(machine.console.wait_for(command.WAITING), machine, device, plan.boot_timeout)
-            await machine.pause()
-        with boot.phase("save"):
-            await _save(machine, key, plan.identity())
+        with attempt.phase("restore"):
+            machine = await begun.spawn(saved)
+        async with _ended_on_failure(machine):
+            control = await begun.dialled(machine, attempt, RESTORED_TIMEOUT)
+    except (FailedPrecondition, Unavailable, DeadlineExceeded) as error:
+        # Whatever is wrong with it, the next start must not meet it again.
+        template.remove(saved)
+        boot.phases["failed restore"] = attempt.seconds
+        boot.note = f"the template {plan.key} did not come to life and is removed: {error}"
+        logger.warning("%s", boot.note)
+        return None
+    boot.kind = attempt.kind
+    boot.phases |= attempt.phases
+    return machine, control
+
+
+async def _booted(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket]:
+    """Boot the machine, save it as a template where it waits if one is wanted; return it with its agent's call."""
+    plan = begun.plan
+    with boot.phase("qemu"):
+        machine = await begun.spawn()
+    async with _ended_on_failure(machine):
+        if plan.warm:
+            with boot.phase("boot"):
+                await machine.resume()
+                waits = machine.console.wait_for(command.WAITING)
+                await _unless_gone(waits, machine, begun.device, plan.boot_timeout)
+                await machine.pause()
+            with boot.phase("save"):
+                await _save(machine, plan.key, plan.identity())
+        return machine, await begun.dialled(machine, boot, plan.boot_timeout)
+
+
+@contextlib.asynccontextmanager
+async def _ended_on_failure(machine: Machine) -> AsyncIterator[None]:
+    try:
+        yield
     except BaseException:
         await machine.close()
         raise
-    return machine
 
 
 async def _save(machine: Machine, key: str, about: dict[str, Any]) -> None:

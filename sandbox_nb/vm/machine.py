@@ -7,11 +7,11 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 MIN_QEMU = (7, 2)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ class Machine:
         with ExitStack() as undo, ExitStack() as given_away:
             ram = _memfd(spec.memory << 20)
             undo.callback(os.close, ram)
-            filling = asyncio.ensure_future(
-                asyncio.to_thread(copy_ram, template, ram) if template else asyncio.sleep(0)
-            )
+            filling = asyncio.ensure_future(_fill(ram, template))
             qmp_end, qmp_qemu = _socket_pair(undo, given_away)
             console_end, console_qemu = _socket_pair(undo, given_away)
             console = Console(console_end, logs.console)
@@ -88,8 +87,8 @@ class Machine:
                 qmp = await _connect_qmp(qmp_end, child)
                 await filling
             except BaseException:
-                await asyncio.wait({filling})  # the thread writes to the RAM; it must not be closed under it
                 child.kill()
+                await asyncio.wait({filling})  # the thread writes to the RAM; it must not be closed under it
                 await child.wait()
                 raise
             undo.pop_all()
@@ -148,11 +147,15 @@ class Machine:
             await self.execute("migrate", {"uri": "fd:state"})
             await self._migrated()
         size = os.fstat(self._ram).st_size
-        mark = await asyncio.to_thread(template_files.write_ram, self._ram, size, folder)
+        mark = await _to_its_end(template_files.write_ram, self._ram, size, folder)
         template_files.write_record(folder, size, mark, about)
 
     async def _load(self, path: Path) -> None:
-        with path.open("rb", buffering=0) as state:
+        try:
+            state = path.open("rb", buffering=0)
+        except OSError as error:  # removed by another process right now
+            raise FailedPrecondition(f"the template's state cannot be read: {error}") from error
+        with state:
             await self._prepare_migration(state.fileno())
             await self.execute("migrate-incoming", {"uri": "fd:state"})
             await self._migrated()
@@ -261,6 +264,26 @@ async def _connect_qmp(sock: socket.socket, child: Child) -> QMPClient:
             "as in Debian 12 or Ubuntu 24.04"
         )
     return qmp
+
+
+async def _to_its_end(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+    """Run ``function`` in a thread, and wait for it even when cancelled: it uses what is closed next."""
+    working = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **keywords))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
+
+
+async def _fill(ram: int, template: Template | None) -> None:
+    """Copy the RAM of a template, if there is one. Raises FailedPrecondition when it cannot be read."""
+    if template is None:
+        return
+    try:
+        await _to_its_end(copy_ram, template, ram)
+    except OSError as error:  # removed by another process right now, or a bad disk
+        raise FailedPrecondition(f"the template's RAM cannot be read: {error}") from error
 
 
 def _memfd(size: int) -> int:

@@ -3,6 +3,11 @@
 A template is a folder with the guest's RAM (a sparse file), QEMU's state of everything else (0.3 MB, written by
 ``migrate`` with ``x-ignore-shared``), and a record. It is found by a key, a digest of all that went into the
 machine, so that any difference is another template; and it is believed only when its record fits its files.
+
+The RAM is copied into a memfd for every machine. A memfd is a file system of its own, so neither a reflink nor
+copy_file_range can save that copy; leaving holes out does. Pages the guest freed are some 15 MB of the 85 that a
+base machine of 256 MiB has written. ``init_on_free=1`` makes them holes too, and was measured: 5 ms less of a
+restore that takes 170, for 0.17 s more of the boot and a slower guest ever after. It is not used.
 """
 
 from __future__ import annotations
@@ -30,6 +35,9 @@ MAX_CACHE = 4 << 30
 MAX_AGE = 30 * 24 * 3600
 """Seconds after which an unused template goes."""
 
+_UNFINISHED = ".new"
+_TORN = (OSError, ValueError, KeyError, TypeError)
+"""What reading a template raises that is not whole."""
 _MARK_SIZE = 16
 _BLOCK = 64 * 1024
 _ZEROS = bytes(_BLOCK)
@@ -37,10 +45,16 @@ _ZEROS = bytes(_BLOCK)
 
 @dataclass(frozen=True)
 class Template:
-    """A saved machine. ``size`` is that of its RAM in bytes."""
+    """A saved machine.
+
+    ``size`` is that of its RAM in bytes, ``used`` when it was last restored, in seconds since the epoch, ``about``
+    what its key was made of.
+    """
 
     folder: Path
     size: int
+    used: float
+    about: dict[str, Any]
 
     @property
     def ram(self) -> Path:
@@ -53,8 +67,11 @@ class Template:
         return self.folder / STATE
 
     def disk_usage(self) -> int:
-        """Bytes on disk; holes take none."""
-        return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
+        """Bytes on disk; holes take none. 0 when it is gone meanwhile."""
+        try:
+            return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
+        except FileNotFoundError:
+            return 0
 
 
 def key(parts: dict[str, Any]) -> str:
@@ -69,7 +86,7 @@ def find(cache: Path, name: str) -> Template | None:
         return None
     try:
         template = _checked(folder)
-    except (OSError, ValueError, KeyError):
+    except _TORN:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     with contextlib.suppress(OSError):  # a cache we may read and not write is used as it is
@@ -85,22 +102,37 @@ def building(cache: Path, name: str) -> Iterator[Path | None]:
     died left half-made is swept.
     """
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (cache / f".{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    unfinished = cache / f".{name}{_UNFINISHED}"
+    unfinished.mkdir(mode=0o700, exist_ok=True)
+    with _held(unfinished) as held:
+        if not held:
             yield None
             return
-        unfinished = cache / f".{name}.new"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
+        for left in unfinished.iterdir():
+            left.unlink()
         try:
             yield unfinished
             if not (cache / name).exists():
                 unfinished.rename(cache / name)
+                _sync(cache)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     prune(cache, keep=name)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder that is built in; yields whether it is ours now. However its builder ends, that unlocks it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between our open and our lock its builder may have published or removed what we opened.
+            held = os.path.samestat(os.fstat(fd), folder.stat())
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        yield held
 
 
 def write_ram(source: int, size: int, folder: Path) -> str:
@@ -116,6 +148,7 @@ def write_ram(source: int, size: int, folder: Path) -> str:
                         os.pwrite(target.fileno(), block, offset)
                     block.release()
         os.pwrite(target.fileno(), mark, size)
+        os.fsync(target.fileno())
     return mark.hex()
 
 
@@ -123,6 +156,9 @@ def write_record(folder: Path, size: int, mark: str, about: dict[str, Any]) -> N
     """Write the record, last: a template without one is not believed. ``about`` is for people to read."""
     record = {"size": size, "mark": mark, "state": _digest(folder / STATE), "about": about}
     (folder / RECORD).write_text(json.dumps(record, indent=2))
+    # The power may fail right after the renaming; then the name must not be there without the content.
+    for path in (folder / STATE, folder / RECORD, folder):
+        _sync(path)
 
 
 def copy_ram(template: Template, target: int) -> None:
@@ -131,21 +167,19 @@ def copy_ram(template: Template, target: int) -> None:
         for start, end in _extents(source.fileno(), template.size):
             os.lseek(target, start, os.SEEK_SET)
             while start < end:
-                start += os.sendfile(target, source.fileno(), start, end - start)
+                sent = os.sendfile(target, source.fileno(), start, end - start)
+                if sent == 0:
+                    raise OSError(errno.EIO, "the file became shorter", str(template.ram))
+                start += sent
 
 
 def list_templates(cache: Path) -> list[Template]:
     """The whole templates, most recently used first."""
-    folders = [folder for folder in _folders(cache) if not folder.name.startswith(".")]
-    return [template for folder in folders if (template := find_unused(folder)) is not None]
-
-
-def find_unused(folder: Path) -> Template | None:
-    """Like ``find``, for looking: nothing is removed, and it does not count as use."""
-    try:
-        return _checked(folder)
-    except (OSError, ValueError, KeyError):
-        return None
+    found = []
+    for folder in _published(cache):
+        with contextlib.suppress(*_TORN):
+            found.append(_checked(folder))
+    return sorted(found, key=lambda template: -template.used)
 
 
 def remove(template: Template) -> None:
@@ -154,27 +188,35 @@ def remove(template: Template) -> None:
 
 
 def prune(cache: Path, *, keep: str, max_bytes: int = MAX_CACHE, max_age: float = MAX_AGE) -> list[Path]:
-    """Remove templates unused for too long, and the least recently used beyond ``max_bytes``; return them."""
+    """Remove templates unused for too long, and the least recently used beyond ``max_bytes``; return them.
+
+    What is torn, and what builders that died left, is swept too: nobody may ever ask for its key again.
+    """
+    whole = list_templates(cache)
+    for folder in set(_published(cache)) - {template.folder for template in whole}:
+        shutil.rmtree(folder, ignore_errors=True)
     removed, total = [], 0
-    for template in list_templates(cache):
+    for template in whole:
         total += template.disk_usage()
-        old = time.time() - template.folder.stat().st_mtime > max_age
+        old = time.time() - template.used > max_age
         if template.folder.name != keep and (old or total > max_bytes):
             remove(template)
             removed.append(template.folder)
+    for unfinished in cache.glob(f".*{_UNFINISHED}"):
+        with _held(unfinished) as held:
+            if held:
+                shutil.rmtree(unfinished, ignore_errors=True)
     return removed
 
 
-def _folders(cache: Path) -> list[Path]:
-    if not cache.is_dir():
-        return []
-    return sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+def _published(cache: Path) -> list[Path]:
+    return [folder for folder in cache.iterdir() if not folder.name.startswith(".")] if cache.is_dir() else []
 
 
 def _checked(folder: Path) -> Template:
     """The template in ``folder``; raises OSError, KeyError or ValueError when it is not whole."""
     record = json.loads((folder / RECORD).read_text())
-    template = Template(folder, int(record["size"]))
+    template = Template(folder, int(record["size"]), folder.stat().st_mtime, record["about"])
     if _digest(template.state) != record["state"]:
         raise ValueError("the state is not the one that was saved")
     if template.ram.stat().st_size != template.size + _MARK_SIZE:
@@ -184,6 +226,15 @@ def _checked(folder: Path) -> Template:
         if ram.read().hex() != record["mark"]:
             raise ValueError("the RAM is not the one that was saved")
     return template
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _digest(path: Path) -> str:
