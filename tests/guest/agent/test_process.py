@@ -221,7 +221,7 @@ async def test_a_process_has_no_fds_and_no_blocked_signals_of_the_agents(agent):
     assert fds.split() == [b"0", b"1", b"2", b"3"]  # 3 is the folder that ls reads
     blocked, ignored = (int(part, 16) for part in statuses.replace(b"SigIgn:", b"").split())
     assert blocked == 0
-    # On a host, what whoever started the tests ignores (make, a CI runner) is inherited; in a guest there is nobody.
+    # On a host, what whoever started the tests ignores (make, a CI runner) is inherited; a guest has nobody.
     own = re.search(r"SigIgn:\s*(\w+)", Path("/proc/self/status").read_text())
     assert ignored & ~int(own[1], 16) == 0
 
