@@ -246,7 +246,9 @@ class Bridge:
         elif stream.connection is None or stream.eof:
             self._settle(stream)
         connection = stream.connection
-        if connection and not stream.eof and connection.state is State.ESTABLISHED:
+        if not connection or connection.state is not State.ESTABLISHED:
+            return
+        if not stream.eof and stream not in self._starved:
             self._readable[stream] = None
 
     def _forwarded(self, stream: Stream, size: int) -> None:

@@ -136,9 +136,8 @@ class Virtqueue:
         for _ in range(count):  # a longer walk has come round in a circle
             address, length, flags, follow = _unpack_descriptor(table, DESCRIPTOR_SIZE * index)
             if flags & (WRITE | INDIRECT) != wanted:
-                raise QueueError(
-                    f"descriptor flags {flags:#x} where a {'writ' if wanted else 'read'}able buffer belongs"
-                )
+                kind = "writable" if wanted else "readable"
+                raise QueueError(f"descriptor flags {flags:#x} where a {kind} buffer belongs")
             if length:
                 buffers.append(view(address, length))
             if not flags & NEXT:

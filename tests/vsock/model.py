@@ -127,7 +127,9 @@ class DriverRing:
 class Guest:
     """A guest's memory, queues and sense of vsock: packets go out by `send`, come in by `receive`."""
 
-    def __init__(self, *, cid: int = GUEST_CID, buffers: int = 64, buffer_size: int = 4096, split: bool = True) -> None:
+    def __init__(
+        self, *, cid: int = GUEST_CID, buffers: int = 64, buffer_size: int = 4096, split: bool = True
+    ) -> None:
         self.cid = cid
         self.fd = os.memfd_create("guest")
         os.ftruncate(self.fd, MEMORY)
@@ -193,6 +195,7 @@ class Guest:
 
     def send(self, header: Header, payload: bytes | memoryview = b"") -> None:
         """Put a packet on the transmit ring."""
+        self.tx.used_chains()
         place = self._send_places[self._sent % len(self._send_places)]
         self._sent += 1
         self.view(place, HEADER_SIZE)[:] = header.pack()
@@ -213,7 +216,8 @@ class Guest:
             os.eventfd_write(fd, 1)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything, the mapping (which has a descriptor of its own) included."""
+        del self.rx, self.tx, self.memory, self._map
         for fd in (*self.kicks, *self.calls, *self.errors, self.fd):
             os.close(fd)
 
