@@ -7,7 +7,8 @@ import io
 import lzma
 import sys
 import zlib
-from typing import IO, cast
+from collections.abc import Callable
+from typing import IO, Literal, cast
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -25,7 +26,11 @@ _MAGIC = {
     "lz4": b"\x02\x21\x4c\x18",  # the legacy frame, the one a kernel's build makes
     "lzo": b"\x89LZO\x00",
 }
-_READERS = {"gzip": gzip.GzipFile, "xz": lzma.LZMAFile, "zstd": zstd.ZstdFile}
+_READERS: dict[str, Callable[[IO[bytes], Literal["rb"]], object]] = {
+    "gzip": gzip.open,
+    "xz": lzma.open,
+    "zstd": zstd.open,
+}
 _ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstd.ZstdError)
 
 
@@ -63,7 +68,7 @@ def _reader(data: bytes) -> IO[bytes]:
         return io.BytesIO(data)
     if kind not in _READERS:
         raise Corrupt(f"it is packed with {kind}; only {', '.join(_READERS)} are read here")
-    return cast("IO[bytes]", _READERS[kind](io.BytesIO(data), mode="rb"))
+    return cast("IO[bytes]", _READERS[kind](io.BytesIO(data), "rb"))
 
 
 def _read(source: IO[bytes]) -> bytes:

@@ -112,19 +112,18 @@ def remove(name: str) -> list[Path]:
 
 
 def _image(stored: Stored) -> Image:
-    folder, manifest = stored.folder, stored.manifest
-    root = manifest["root"]
+    folder, boot, root = stored.folder, stored.manifest["boot"], stored.manifest["root"]
     return Image(
-        name=manifest["name"],
-        arch=manifest["arch"],
+        name=stored.manifest["name"],
+        arch=stored.manifest["arch"],
         folder=folder,
-        kernel=folder / manifest["kernel"],
-        kernel_kind=manifest["kernel"],
+        kernel=folder / boot["kernel"],
+        kernel_kind=boot["kernel"],
         initrd=folder / "initrd",
-        root=folder / root if root else None,  # a path of the user's own is absolute, and stays as it is
-        root_type=manifest["root_type"],
-        release=manifest["release"],
-        digest=manifest["digest"],
+        root=folder / root["file"] if root["file"] else None,  # a path of the user's own is absolute, and stays so
+        root_type=root["type"],
+        release=boot["release"],
+        digest=stored.manifest["digest"],
     )
 
 

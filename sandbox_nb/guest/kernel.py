@@ -29,6 +29,7 @@ _PAYLOAD = 0x248  # u32 offset from the protected-mode code, u32 length
 
 _ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_EM_X86_64 = b"\x3e\0"
 _PT_LOAD, _PT_NOTE = 1, 4
 _PVH_NOTE = 18  # XEN_ELFNOTE_PHYS32_ENTRY, of the owner "Xen"
 
@@ -73,16 +74,16 @@ def _from_bzimage(data: bytes) -> Kernel:
     release = _bzimage_release(data)
     try:
         vmlinux = compression.decompress(_payload(data))
-        if not has_pvh_entry(vmlinux):
-            return Kernel("bzImage", data, release, "its vmlinux has no PVH entry (CONFIG_PVH is off)")
+        if flaw := _flaw(vmlinux):
+            return Kernel("bzImage", data, release, f"its vmlinux {flaw}")
         return Kernel("vmlinux", loadable(vmlinux), release)
     except compression.Corrupt as error:
         return Kernel("bzImage", data, release, f"its vmlinux cannot be taken out: {error}")
 
 
 def _from_elf(data: bytes, name: str) -> Kernel:
-    if not has_pvh_entry(data):
-        raise InvalidArgument(f"{name} is an ELF file without a PVH entry, so QEMU cannot boot it; give a bzImage")
+    if flaw := _flaw(data):
+        raise InvalidArgument(f"{name} {flaw}, so QEMU cannot boot it; give a bzImage")
     match = re.search(rb"Linux version (\S+) \(", data)
     if match is None:
         raise InvalidArgument(f"{name} is not a Linux kernel: it has no version string")
@@ -105,16 +106,20 @@ def _payload(data: bytes) -> bytes:
     return payload if payload.startswith(b"\x7fELF") else payload[:-4]
 
 
-def has_pvh_entry(elf: bytes) -> bool:
-    """Whether this is a 64-bit x86 ELF with the note that names a PVH entry point."""
-    if elf[:6] != b"\x7fELF\x02\x01" or struct.unpack_from("<H", elf, 18) != (62,):
-        return False
-    return any(
-        kind == _PVH_NOTE and owner == b"Xen\0"
-        for header in _program_headers(elf)
-        if header[0] == _PT_NOTE
-        for owner, kind in _notes(elf[header[2] : header[2] + header[5]])
-    )
+def _flaw(elf: bytes) -> str:
+    """Say what keeps QEMU from booting this by PVH; "" when nothing does."""
+    if elf[:6] != b"\x7fELF\x02\x01" or elf[18:20] != _EM_X86_64:
+        return "is not a 64-bit x86 ELF file"
+    try:
+        headers = _program_headers(elf)
+    except struct.error:
+        return "is torn"
+    if any(offset + size > len(elf) for _, _, offset, _, _, size, _, _ in headers):
+        return "is torn"
+    notes = [elf[header[2] : header[2] + header[5]] for header in headers if header[0] == _PT_NOTE]
+    if (b"Xen\0", _PVH_NOTE) not in [found for note in notes for found in _notes(note)]:
+        return "has no PVH entry (CONFIG_PVH is off)"
+    return ""
 
 
 def loadable(elf: bytes) -> bytes:

@@ -158,6 +158,8 @@ class Apt:
 
     def _run(self, *command: str, stage: str, total: int, check: bool = True, cwd: Path | None = None) -> str:
         """Run a program of apt's and return what it wrote; report ``stage`` as it goes when it has a total."""
+        if stage:
+            self._progress(stage, 0, total)
         environment = os.environ | {"APT_CONFIG": str(self._config), "LC_ALL": "C.UTF-8"}
         status, ours = os.pipe()
         with (

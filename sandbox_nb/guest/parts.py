@@ -57,14 +57,10 @@ class Given:
         """Return the parts named by paths of any kind, in the order of the fields."""
         return cls(*(None if path is None else Path(path) for path in paths))
 
-    def fingerprint(self) -> str:
-        """Return a digest that changes when one of the files does, as make would see it; "" when none is given."""
-        lines = [
-            f"{field.name} {line}"
-            for field in fields(self)
-            if (path := getattr(self, field.name)) is not None
-            for line in _signatures(path.resolve())
-        ]
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Return a digest that changes when one of these parts does, as make would see it; "" if none is given."""
+        given = {name: path for name in names if (path := getattr(self, name)) is not None}
+        lines = [f"{name} {line}" for name, path in given.items() for line in _signatures(path.resolve())]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 

@@ -1,4 +1,8 @@
-"""How an image is made: from which parts, under which key, and what its manifest says."""
+"""How an image is made: of which parts, under which key, and what its manifest says.
+
+Three things make an image, and each is made anew only when its own inputs change: what boots (the kernel, its
+modules and busybox), the root file system, and the agent. The first two are taken from an image that has the same.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +29,7 @@ __all__ = ["ARCHES", "NAMES", "Recipe"]
 NAMES = ("base", "python")
 ARCHES = ("x86_64",)
 
-_LAYOUT = 3
+_LAYOUT = 4
 """Part of every key; counts up when other things are made of the same inputs (modules chosen, files in /etc …)."""
 
 
@@ -47,8 +52,9 @@ class Recipe:
 
     def cached(self) -> Stored | None:
         """Return the image if it is in the cache, made of what would be taken now. Touches no network."""
-        parts_key = self._parts_key()
-        return None if parts_key is None else self._store.get(self._folder_name(parts_key))
+        if None in map(self._sources.recorded, self._groups):
+            return None
+        return self._store.get(self._folder_name())
 
     def build(self, *, newest: bool) -> Stored:
         """Build the image unless it is there, of the newest packages or else of those that were taken last."""
@@ -57,20 +63,11 @@ class Recipe:
                 self._sources.fetch(self._groups)
             if (stored := self.cached()) is not None:
                 return stored
-            parts_key = self._parts_key()
-            assert parts_key is not None  # every group is recorded now
             with self._store.staging() as staging:
                 made = staging / "image"
                 made.mkdir()
-                manifest = self._with_new_agent(made, parts_key) or self._from_parts(made, staging)
-                files = {path.name: _describe(path) for path in sorted(made.iterdir())}
-                manifest |= {
-                    "created_by": f"sandbox_nb {__version__}",
-                    "digest": _digest(files, manifest["root"]),
-                    "files": files,
-                    "parts": parts_key,
-                }
-                stored = self._store.publish(made, self._folder_name(parts_key), manifest)
+                manifest = self._make(made, staging)
+                stored = self._store.publish(made, self._folder_name(), manifest)
             self._store.prune(self._name)
             return stored
 
@@ -83,50 +80,67 @@ class Recipe:
             groups.append(PYTHON)
         return groups
 
-    def _parts_key(self) -> str | None:
-        """Return the digest of all inputs but the agent, None when packages are wanted that were never fetched."""
-        digests: list[str] = []
-        for group in self._groups:
-            packages = self._sources.recorded(group)
-            if packages is None:
-                return None
-            digests += [package.digest for package in packages]
-        return _digest(_LAYOUT, self._name, self._arch, digests, self._given.fingerprint())
-
-    def _folder_name(self, parts_key: str) -> str:
-        return f"{self._name}-{_digest(parts_key, hashlib.sha256(self._agent).hexdigest())[:16]}"
-
-    def _with_new_agent(self, made: Path, parts_key: str) -> dict[str, Any] | None:
-        """Take everything but the agent from an image that has the same parts, if there is one."""
-        for stored in self._store.all():
-            if stored.manifest["parts"] == parts_key:
-                for name in stored.manifest["files"]:
-                    if name != "initrd":
-                        _link(stored.folder / name, made / name)
-                system = (stored.folder / "initrd").read_bytes()[: stored.manifest["system_size"]]
-                self._write_initrd(made, system)
-                return stored.manifest
-        return None
-
-    def _from_parts(self, made: Path, scratch: Path) -> dict[str, Any]:
-        self._progress("kernel", 0, 1)
-        kernel, selection = self._kernel(scratch)
-        (made / kernel.kind).write_bytes(kernel.data)
-        self._progress("kernel", 1, 1)
-        busybox = self._busybox(scratch)
-        system = initrd.system_archive(busybox, selection)
-        self._write_initrd(made, system)
-        notes = _notes(kernel, selection)
+    def _make(self, made: Path, scratch: Path) -> dict[str, Any]:
+        """Write the image's files and return its manifest."""
+        boot = self._boot(made, scratch)
+        root = self._root(made, scratch)
+        files = {path.name: _describe(path) for path in sorted(made.iterdir())}
         return {
             "arch": self._arch,
-            "kernel": kernel.kind,
+            "boot": boot,
+            "created_by": f"sandbox_nb {__version__}",
+            "digest": _digest(files, root),
+            "files": files,
             "name": self._name,
+            "notes": boot["notes"] + root["notes"],
             "packages": self._versions(),
-            "release": kernel.release,
-            "system_size": len(system),
-            "notes": notes,
-            **self._root(made / "root.erofs", busybox, scratch, notes),
+            "root": root,
         }
+
+    def _folder_name(self) -> str:
+        agent = hashlib.sha256(self._agent).hexdigest()
+        return f"{self._name}-{_digest(self._boot_key(), self._root_key(), agent)[:16]}"
+
+    def _boot_key(self) -> str:
+        return self._key((KERNEL, BUSYBOX), ("kernel", "modules", "busybox"))
+
+    def _root_key(self) -> str:
+        return self._key((PYTHON, BUSYBOX), ("rootfs", "busybox"))
+
+    def _key(self, groups: Iterable[str], given: Iterable[str]) -> str:
+        """Return the digest of the packages taken of these groups and of the parts given."""
+        taken = [group for group in groups if group in self._groups]
+        digests = [package.digest for group in taken for package in self._sources.recorded(group) or ()]
+        return _digest(_LAYOUT, self._arch, digests, self._given.fingerprint(given))
+
+    def _versions(self) -> dict[str, str]:
+        recorded = [self._sources.recorded(group) or [] for group in self._groups]
+        return {package.name: package.version for packages in recorded for package in packages}
+
+    def _boot(self, made: Path, scratch: Path) -> dict[str, Any]:
+        """Write the kernel and the initrd; return what the manifest says about them."""
+        key = self._boot_key()
+        for stored in self._store.all():
+            boot: dict[str, Any] = stored.manifest["boot"]
+            if boot["key"] == key:
+                _link(stored.folder / boot["kernel"], made / boot["kernel"])
+                system = (stored.folder / "initrd").read_bytes()[: boot["system_size"]]
+                break
+        else:
+            self._progress("kernel", 0, 1)
+            kernel, selection = self._kernel(scratch)
+            (made / kernel.kind).write_bytes(kernel.data)
+            system = initrd.system_archive(self._busybox(scratch), selection)
+            boot = {
+                "kernel": kernel.kind,
+                "key": key,
+                "notes": _notes(kernel, selection),
+                "release": kernel.release,
+                "system_size": len(system),
+            }
+            self._progress("kernel", 1, 1)
+        (made / "initrd").write_bytes(system + initrd.agent_archive(self._agent))
+        return boot
 
     def _kernel(self, scratch: Path) -> tuple[Kernel, Selection]:
         if self._given.kernel is not None and self._given.modules is not None:
@@ -138,41 +152,39 @@ class Recipe:
             return self._given.busybox.read_bytes()
         return parts.busybox_from_packages(self._sources.files(BUSYBOX), scratch)
 
-    def _write_initrd(self, made: Path, system: bytes) -> None:
-        (made / "initrd").write_bytes(system + initrd.agent_archive(self._agent))
-
-    def _root(self, target: Path, busybox: bytes, scratch: Path, notes: list[str]) -> dict[str, str | None]:
-        """Make the root file system, if there is to be one; return what the manifest says of it, but for notes."""
+    def _root(self, made: Path, scratch: Path) -> dict[str, Any]:
+        """Write the root file system, if there is to be one; return what the manifest says about it."""
         given = self._given.rootfs
-        if given is not None and not given.is_dir():
-            return {"root": str(given.resolve()), "root_type": rootfs.detect(given)}
+        target = made / "root.erofs"
+        root: dict[str, Any] = {"file": target.name, "key": self._root_key(), "notes": [], "type": "erofs"}
         if given is None and self._name != "python":
-            return {"root": None, "root_type": None}
+            return root | {"file": None, "type": None}
+        if given is not None and not given.is_dir():
+            return root | {"file": str(given.resolve()), "type": rootfs.detect(given)}
+        for stored in self._store.all():
+            if stored.manifest["root"]["key"] == root["key"]:
+                _link(stored.folder / target.name, target)
+                return root | {"notes": stored.manifest["root"]["notes"]}
         self._progress("root", 0, 1)
-        if given is not None:
-            self._copy_folder(given, target)
-        else:
-            notes += self._python(target, busybox, scratch)
+        notes = self._python_root(target, scratch) if given is None else _folder_root(given, target)
         self._progress("root", 1, 1)
-        return {"root": target.name, "root_type": "erofs"}
+        return root | {"notes": notes}
 
-    def _copy_folder(self, given: Path, target: Path) -> None:
-        try:
-            erofs.write(target, tree.walk(given, keep_owners=os.geteuid() == 0))
-        except PermissionError as error:
-            raise InvalidArgument(f"rootfs: {error.filename} cannot be read") from error
-
-    def _python(self, target: Path, busybox: bytes, scratch: Path) -> list[str]:
+    def _python_root(self, target: Path, scratch: Path) -> list[str]:
         folder = scratch / "root"
         folder.mkdir()
         rootfs.unpack(self._sources.files(PYTHON), folder, scratch)
         notes = rootfs.compile_modules(folder, self._arch)
-        erofs.write(target, rootfs.entries(folder, busybox))
+        erofs.write(target, rootfs.entries(folder, self._busybox(scratch)))
         return notes
 
-    def _versions(self) -> dict[str, str]:
-        groups = [self._sources.recorded(group) or [] for group in self._groups]
-        return {package.name: package.version for group in groups for package in group}
+
+def _folder_root(given: Path, target: Path) -> list[str]:
+    try:
+        erofs.write(target, tree.walk(given, keep_owners=os.geteuid() == 0))
+    except PermissionError as error:
+        raise InvalidArgument(f"rootfs: {error.filename} cannot be read") from error
+    return []
 
 
 def _notes(kernel: Kernel, selection: Selection) -> list[str]:

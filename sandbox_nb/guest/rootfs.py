@@ -18,13 +18,21 @@ from sandbox_nb.guest.tree import Entry
 
 __all__ = ["PACKAGES", "compile_modules", "detect", "entries", "unpack"]
 
-PACKAGES = ("python3", "bash", "ca-certificates")
+PACKAGES = ("python3", "bash", "ca-certificates", "tzdata")
 """What the root of the image ``python`` is made of, with all these need; busybox has the rest."""
 
 # Read by people, by translators, or by package managers.
 _LEFT_OUT = (
     *("usr/share/doc/", "usr/share/man/", "usr/share/info/", "usr/share/locale/", "usr/share/lintian/"),
-    *("usr/share/bug/", "usr/share/doc-base/", "usr/share/binfmts/", "usr/share/debconf/", "usr/share/menu/"),
+    *(
+        "usr/share/bug/",
+        "usr/share/zoneinfo/posix/",
+        "usr/share/zoneinfo/right/",
+        "usr/share/doc-base/",
+        "usr/share/binfmts/",
+        "usr/share/debconf/",
+        "usr/share/menu/",
+    ),
 )
 _LEFT_OUT_FOLDERS = {"__pycache__", "test", "tests", "idle_test", "gconv"}
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")

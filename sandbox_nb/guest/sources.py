@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Sources:
         """Return the paths of a recorded group's packages."""
         return [self._apt.archives / package.file for package in self.recorded(group) or ()]
 
-    def fetch(self, groups: Iterable[str]) -> None:
+    def fetch(self, groups: Sequence[str]) -> None:
         """Resolve ``groups`` anew, download what is not here yet, and record them.
 
         Raises:
@@ -61,13 +61,15 @@ class Sources:
             ResourceExhausted: the disk is full.
 
         """
-        self._apt.update()
+        if not groups:
+            return
         try:
+            self._apt.update()
             for group in groups:
                 packages = self._kernel() if group == KERNEL else self._closure(group)
                 self._write(group, packages)
-        except Unavailable as error:
-            raise Unavailable(f"{error}\nTo get an image: {REMEDY}") from error
+        except (NotFound, Unavailable) as error:
+            raise type(error)(f"{error}\nTo get an image: {REMEDY}") from error
         self._sweep()
 
     def _closure(self, group: str) -> list[Package]:
@@ -81,7 +83,7 @@ class Sources:
         """
         meta = next(filter(self._apt.has, _METAPACKAGES[self._arch]), None)
         if meta is None:
-            raise NotFound(f"the package sources have none of {', '.join(_METAPACKAGES[self._arch])}: {REMEDY}")
+            raise NotFound(f"the package sources have none of {', '.join(_METAPACKAGES[self._arch])}")
         image = next(name for name in self._apt.depends(meta) if name.startswith("linux-image-"))
         names = [image, *(name for name in self._apt.depends(image) if name.startswith("linux-modules-"))]
         packages = self._download(names)

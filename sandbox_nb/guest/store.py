@@ -28,7 +28,7 @@ __all__ = ["Store", "Stored"]
 _MANIFEST = "image.json"
 _STAGING = ".building-"
 _KEEP = 4
-_FORMAT = 1  # of the manifest
+_FORMAT = 2  # of the manifest
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
