@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,9 +82,11 @@ static bool write_all(int fd, const uint8_t *data, size_t len)
 	return true;
 }
 
-static void stream_blocks(void)
+/* The worker may wait for the host, and is told by an error that it has left. */
+static void prepare_stream(void)
 {
 	fcntl(STDIN_FILENO, F_SETFL, 0);
+	signal(SIGPIPE, SIG_IGN);
 }
 
 static void read_work(void *context)
@@ -94,7 +97,7 @@ static void read_work(void *context)
 	uint64_t size = 0;
 	ssize_t n;
 	int fd = open_source(transfer->path, &status);
-	stream_blocks();
+	prepare_stream();
 	while ((n = read(fd, piece, sizeof piece)) > 0) {
 		if (!write_all(STDIN_FILENO, piece, (size_t)n))
 			job_fail(STATUS_CANCELLED, "the stream of %.400s was closed before its end", transfer->path);
@@ -166,7 +169,7 @@ static void write_work(void *context)
 	int fd = open_neighbour(path, neighbour);
 	if (fd < 0)
 		fail_with_errno(path);
-	stream_blocks();
+	prepare_stream();
 	uint64_t size = receive(fd, path, neighbour);
 	if (!set_attributes(fd, transfer, exists ? &old : NULL) || rename(neighbour, path) < 0)
 		give_up(path, neighbour);

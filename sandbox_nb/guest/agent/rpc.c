@@ -18,7 +18,7 @@
 
 /* Unsent answers from which on no more requests are read, and from which on a stream that adds to them is cut. */
 #define OUT_HIGH (256 * 1024)
-#define OUT_MAX (2 * FRAME_MAX_PAYLOAD)
+#define OUT_MAX (512 * 1024)
 
 #define FIRST_RETRY (10 * NS_PER_MS)
 #define LAST_RETRY NS_PER_S

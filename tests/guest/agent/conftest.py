@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
@@ -29,7 +30,17 @@ from sandbox_nb.ttrpc import Client
 
 SOURCES = Path(__file__).parents[3] / "sandbox_nb" / "guest" / "agent"
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
-FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror", '-DAGENT_VERSION="test"', *SANITIZE)
+FLAGS = (
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-g",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    '-DAGENT_VERSION="test"',
+    *SANITIZE,
+)
 
 
 def compile_native(out: Path, *sources: Path) -> Path:
@@ -108,8 +119,13 @@ class Agent:
         """A connection to the port of the streams; nothing said yet."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.sockets.append(sock)
-        await asyncio.get_running_loop().sock_connect(sock, str(self.folder / "1026"))
-        return sock
+        while True:
+            try:
+                sock.connect(str(self.folder / "1026"))
+            except BlockingIOError:  # the backlog is full; a UNIX socket's connect is not in progress then
+                await asyncio.sleep(0.01)
+            else:
+                return sock
 
     async def greet(self, identity: bytes, *, behind: bytes = b"") -> tuple[socket.socket, bytes]:
         """Open a stream; return it and the agent's answer."""
@@ -212,7 +228,7 @@ async def bare_agent(native_agent):
         child.wait()
         if agent.client is not None:
             await agent.client.aclose()
-        for sock in (listener, *agent.sockets):
+        for sock in (agent.listener, *agent.sockets):
             sock.close()
         if cgroup is not None and cgroup.exists():
             for inner in [*cgroup.glob("*/"), cgroup]:
@@ -234,9 +250,15 @@ async def agent(new_agent):
     return new_agent
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tools():
     """The helpers above, for tests: fixtures are all that conftest can hand over."""
-    return __import__("types").SimpleNamespace(
+    return SimpleNamespace(
         read_all=read_all, read_exactly=read_exactly, send_and_end=send_and_end, compile_native=compile_native
     )
+
+
+@pytest.fixture(scope="session")
+def agent_sources():
+    """The folder of the agent's C files."""
+    return SOURCES
