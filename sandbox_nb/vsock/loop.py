@@ -75,55 +75,7 @@ class Loop:
                 handler(events)
 
     def close(self) -> None:
-        """Close it."""
-
-
-class Loop:
-    """Handlers by file descriptor.
-
-    What is discarded is closed before the next round: until then its number cannot be given to another socket, so
-    no event of this round reaches the wrong one.
-    """
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[int], object]] = {}
-        self._discarded: list[Closable] = []
-
-    def watch(self, fd: int, events: int, handler: Callable[[int], object]) -> None:
-        """Call `handler` with the events that happen to `fd`; READ, WRITE, PEER_DONE are reported if asked for."""
-        self._epoll.register(fd, events)
-        self._handlers[fd] = handler
-
-    def rewatch(self, fd: int, events: int) -> None:
-        """Change the events asked for; those that are true already are reported again."""
-        self._epoll.modify(fd, events)
-
-    def hand_over(self, fd: int, handler: Callable[[int], object]) -> None:
-        """Change who is told."""
-        self._handlers[fd] = handler
-
-    def ignore(self, fd: int) -> None:
-        """Watch `fd` no longer, before it is closed or given away."""
-        del self._handlers[fd]
-        self._epoll.unregister(fd)
-
-    def discard(self, sock: Closable) -> None:
-        """Watch a socket no longer, and close it when this round is over."""
-        self.ignore(sock.fileno())
-        self._discarded.append(sock)
-
-    def run_once(self, timeout: float | None) -> None:
-        """Wait up to `timeout` seconds (None: for ever) for events, and handle one round of them."""
-        handlers = self._handlers
-        for fd, events in self._epoll.poll(timeout):
-            if handler := handlers.get(fd):
-                handler(events)
-        if self._discarded:
-            for sock in self._discarded:
-                sock.close()
-            self._discarded.clear()
-
-    def close(self) -> None:
-        """Close the epoll, not what it watches."""
+        """Close the epoll and what was discarded, not what is watched."""
+        for sock in self._discarded:
+            sock.close()
         self._epoll.close()

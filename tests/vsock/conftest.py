@@ -3,9 +3,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from vsock.rig import Rig
 
 from sandbox_nb.bench import vsock_peer
+from vsock.rig import Rig
 
 
 @pytest.fixture

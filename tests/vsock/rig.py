@@ -7,11 +7,10 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from vsock.model import FrontEnd, Guest
-
 from sandbox_nb.vsock import packet
 from sandbox_nb.vsock.device import Device
 from sandbox_nb.vsock.packet import Header
+from vsock.model import FrontEnd, Guest
 
 
 class Rig:

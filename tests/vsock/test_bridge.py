@@ -9,10 +9,10 @@ import socket
 import zlib
 
 import pytest
-from vsock.model import data_of
 
 from sandbox_nb.vsock import bridge, handshake, packet
 from sandbox_nb.vsock.packet import HOST_CID, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND
+from vsock.model import data_of
 
 KIB = 1024
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from vsock.model import GUEST_BASE, DriverRing
 
 from sandbox_nb.vsock.framing import Inbox, parse, split
 from sandbox_nb.vsock.memory import GuestMemory, MemoryFault, Region
-from sandbox_nb.vsock.packet import HEADER_SIZE, Header
+from sandbox_nb.vsock.packet import Header
 from sandbox_nb.vsock.trace import Tap
 from sandbox_nb.vsock.virtqueue import INDIRECT, NEXT, WRITE, QueueError, Virtqueue, ring_sizes
+from vsock.model import GUEST_BASE, DriverRing
 
 SIZE = 8
 DATA = 0x4000
