@@ -202,6 +202,13 @@ class TestFromOwnFiles:
         assert built.root.parent == built.folder
         assert b"hello\n" in built.root.read_bytes()
 
+    def test_a_new_agent_costs_no_new_root(self, cache, agent, given, tmp_path):
+        fakes.write_tree(tmp_path / "root", {"etc/motd": b"hello"})
+        one = image.build(agent=agent, rootfs=tmp_path / "root", **given)
+        agent.write_bytes(b"\x7fELF another agent")
+        two = image.build(agent=agent, rootfs=tmp_path / "root", **given)
+        assert one.root.stat().st_ino == two.root.stat().st_ino
+
     @pytest.mark.parametrize(
         ("kind", "head"),
         [
