@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := hatch_build.py $(wildcard sandbox_nb/guest/agent/*)
+NATIVE := hatch_build.py hatch_frontend.py $(wildcard sandbox_nb/guest/agent/* sandbox_nb/notebook/frontend/src/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo lab test soak check format protos bench clean

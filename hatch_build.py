@@ -1,4 +1,4 @@
-"""Compiles what is not Python: the guest's agent, the host's guard, the probe of the accelerator.
+"""Builds what is not Python: the guest's agent, the host's guard, the KVM probe, the terminal's front end.
 
 A build hook of hatchling for wheels and editable installs (an sdist carries the sources), and a script that
 refreshes the binaries of a checkout: ``python hatch_build.py``. The compiler is ziglang's, from PyPI; nothing is
@@ -24,6 +24,9 @@ from typing import Any, NamedTuple
 
 from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # hatchling loads this file by its path alone
+import hatch_frontend
 
 ARCHITECTURES = ("x86_64", "aarch64")
 WHEEL_TAG = "py3-none-" + ".".join(
@@ -113,6 +116,7 @@ class CustomBuildHook(BuildHookInterface[BuilderConfig]):
         """Build before the wheel collects its files. ``version`` is "standard" or "editable"."""
         root = Path(self.root)
         build(root, root / "sandbox_nb" / "_bin")
+        hatch_frontend.build(root)
         if version == "standard":
             build_data["tag"] = WHEEL_TAG
             build_data["pure_python"] = True
@@ -121,4 +125,6 @@ class CustomBuildHook(BuildHookInterface[BuilderConfig]):
 if __name__ == "__main__":
     here = Path(__file__).resolve().parent
     names = build(here, here / "sandbox_nb" / "_bin")
-    print("built " + ", ".join(names) if names else "all binaries are current")  # noqa: T201
+    if hatch_frontend.build(here):
+        names.append("the terminal's front end")
+    print("built " + ", ".join(names) if names else "all is current")  # noqa: T201

@@ -1,0 +1,239 @@
+import { Inbox } from "./inbox";
+import type { FromKernel, Kernel, Model, Shape } from "./model";
+
+/** Bytes drawn after which the kernel is told, out of the megabyte it sends ahead. */
+const ACK_EVERY = 64 * 1024;
+
+/** Milliseconds after which it is told of less, unless another message tells it. */
+const ACK_AFTER = 400;
+
+/** Milliseconds after a key in which the kernel should have it, on this machine at least. */
+const NUDGE_AFTER = 8;
+
+/** Milliseconds until a hello is repeated; the kernel may not have had our subshell yet when the first came. */
+const HELLO_AGAIN = 500;
+
+/** Milliseconds after which a message that the kernel has not taken up shows that it is busy. */
+const BUSY_AFTER = 1500;
+
+/** What the link tells the view. */
+export interface Receiver {
+  /** Draw the bytes, then call `drawn`. `old` when programs have had their answers to questions in them. */
+  output(bytes: Uint8Array, old: boolean, drawn: () => void): void;
+  /** What was drawn is not the beginning of what comes: begin anew. */
+  reset(): void;
+  shape(shape: Shape): void;
+  end(ending: string): void;
+  /** The kernel does not take up messages, or does again. */
+  busy(busy: boolean): void;
+  /** The page has no way to the kernel for now, or has one again. */
+  connected(connected: boolean): void;
+  /** The kernel that ran this terminal is gone. */
+  gone(): void;
+}
+
+/** One view's side of the protocol described in terminal_session.py. */
+export class Link {
+  /** Our name among the views of this terminal. (`crypto.randomUUID` needs https.) */
+  readonly name = Math.random().toString(36).slice(2);
+
+  private readonly inbox = new Inbox();
+  private readonly encoder = new TextEncoder();
+  private size = { rows: 0, cols: 0 };
+  private welcomed = false;
+  private answered = 0;
+  private drawn = 0;
+  private acked = 0;
+  private ackTimer = 0;
+  private helloTimer = 0;
+  private closed = false;
+  /** Whether this front end tells what became of a message. */
+  private tells = false;
+  private ending: { at: number; text: string } | null = null;
+
+  constructor(
+    private readonly model: Model,
+    private readonly receiver: Receiver,
+  ) {}
+
+  /** Say hello with this size, and go on until answered. */
+  open(rows: number, cols: number): void {
+    this.size = { rows, cols };
+    this.model.on("msg:custom", this.receive);
+    // ipywidgets sets comm_live anew only when the kernel restarts.
+    this.model.on("comm_live_update", this.lose);
+    this.watch(this.model.widget_manager?.kernel);
+    this.hello();
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.send({ kind: "bye" });
+    this.drop();
+  }
+
+  resize(rows: number, cols: number): void {
+    this.size = { rows, cols };
+    if (this.welcomed) this.send({ kind: "size", rows, cols });
+  }
+
+  focus(): void {
+    this.send({ kind: "focus" });
+  }
+
+  /**
+   * Send what was typed, and a nudge once the kernel has it.
+   *
+   * jupyter_server leaves Nagle's algorithm on: the echo waits until the kernel's "busy" before it is
+   * acknowledged, for which TCP takes 40 ms unless the page has something to send. So it sends something.
+   */
+  input(text: string | Uint8Array): void {
+    const bytes = typeof text === "string" ? this.encoder.encode(text) : text;
+    const nudge = () => {
+      window.clearTimeout(timer);
+      if (!nudged) this.acknowledge();
+      nudged = true;
+    };
+    let nudged = false;
+    const timer = window.setTimeout(nudge, NUDGE_AFTER);
+    // Front ends put the whole ArrayBuffer of a view on the wire.
+    this.send({ kind: "input" }, bytes.slice().buffer as ArrayBuffer, nudge);
+  }
+
+  // Kernel's side
+
+  private receive = (message: FromKernel, buffers: DataView[]): void => {
+    switch (message.kind) {
+      case "welcome":
+        if (message.view === this.name) this.welcome(message);
+        break;
+      case "output": {
+        const { buffer, byteOffset, byteLength } = buffers[0]!;
+        if (this.welcomed) this.output(message.at, new Uint8Array(buffer, byteOffset, byteLength));
+        break;
+      }
+      case "size":
+        if (this.welcomed) this.receiver.shape(message);
+        break;
+      case "sync":
+        if (!this.welcomed) break;
+        if (message.at > this.inbox.next) this.hello();
+        else this.acknowledge();
+        break;
+      case "end":
+        this.ending = { at: message.at, text: message.ending };
+        this.finish();
+        break;
+    }
+  };
+
+  private welcome(message: FromKernel & { kind: "welcome" }): void {
+    window.clearTimeout(this.helloTimer);
+    this.answered = message.answered;
+    if (message.at > this.inbox.next) {
+      this.receiver.reset();
+      this.inbox.next = this.drawn = this.acked = message.at;
+    }
+    this.welcomed = true;
+    this.receiver.busy(false);
+    this.receiver.shape(message);
+  }
+
+  private output(at: number, bytes: Uint8Array): void {
+    const fresh = this.inbox.take(at, bytes);
+    if (fresh === null) {
+      this.hello();
+      return;
+    }
+    const begin = this.inbox.next - fresh.length;
+    const old = Math.min(Math.max(this.answered - begin, 0), fresh.length);
+    this.draw(fresh.subarray(0, old), true, begin + old);
+    this.draw(fresh.subarray(old), false, this.inbox.next);
+  }
+
+  private draw(bytes: Uint8Array, old: boolean, end: number): void {
+    if (bytes.length === 0) return;
+    this.receiver.output(bytes, old, () => {
+      this.drawn = end;
+      if (end - this.acked >= ACK_EVERY) this.acknowledge();
+      else if (this.ackTimer === 0) this.ackTimer = window.setTimeout(this.acknowledge, ACK_AFTER);
+      this.finish();
+    });
+  }
+
+  private acknowledge = (): void => this.send({ kind: "ack" });
+
+  private finish(): void {
+    if (this.ending !== null && this.drawn >= this.ending.at) {
+      this.receiver.end(this.ending.text);
+      this.ending = null;
+    }
+  }
+
+  // Our side
+
+  private hello = (): void => {
+    window.clearTimeout(this.helloTimer);
+    this.helloTimer = window.setTimeout(this.hello, HELLO_AGAIN);
+    this.send({ kind: "hello", ...this.size, at: this.inbox.next });
+  };
+
+  /** Send a message, and with it how far we are; `taken` is called when the kernel begins to act on it. */
+  private send(message: object, buffer?: ArrayBuffer, taken?: () => void): void {
+    if (this.closed) return;
+    window.clearTimeout(this.ackTimer);
+    this.ackTimer = 0;
+    this.acked = this.drawn;
+    const wait = window.setTimeout(() => {
+      if (this.tells || !this.welcomed) this.receiver.busy(true);
+    }, BUSY_AFTER);
+    const status = ({ content }: { content: { execution_state: string } }) => {
+      if (content.execution_state !== "busy") return;
+      window.clearTimeout(wait);
+      this.tells = true;
+      this.receiver.busy(false);
+      taken?.();
+    };
+    try {
+      this.model.send({ view: this.name, drawn: this.drawn, ...message }, { iopub: { status } }, buffer && [buffer]);
+    } catch {
+      // "Cannot send": the front end knows that the kernel is gone.
+      window.clearTimeout(wait);
+      this.lose();
+    }
+  }
+
+  private watch(kernel: Kernel | null | undefined): void {
+    kernel?.statusChanged.connect(this.onStatus);
+    kernel?.connectionStatusChanged.connect(this.onConnection);
+    kernel?.disposed.connect(this.lose);
+  }
+
+  private onStatus = (_: unknown, status: string): void => {
+    if (["restarting", "autorestarting", "terminating", "dead"].includes(status)) this.lose();
+  };
+
+  private onConnection = (_: unknown, status: string): void => {
+    this.receiver.connected(status === "connected");
+    // What was sent meanwhile may be lost.
+    if (status === "connected") this.hello();
+  };
+
+  private lose = (): void => {
+    if (this.closed) return;
+    this.drop();
+    this.receiver.gone();
+  };
+
+  private drop(): void {
+    this.closed = true;
+    window.clearTimeout(this.helloTimer);
+    window.clearTimeout(this.ackTimer);
+    this.model.off("msg:custom", this.receive);
+    this.model.off("comm_live_update", this.lose);
+    const kernel = this.model.widget_manager?.kernel;
+    kernel?.statusChanged.disconnect(this.onStatus);
+    kernel?.connectionStatusChanged.disconnect(this.onConnection);
+    kernel?.disposed.disconnect(this.lose);
+  }
+}

@@ -1,0 +1,51 @@
+/** What this package needs of anywidget's model and of the front end behind it. */
+
+/** The traits of `Terminal` in terminal.py. */
+export interface Traits {
+  height: number;
+  font_size: number;
+  scrollback: number;
+  readonly: boolean;
+  screen_reader: boolean;
+  renderer: "dom" | "webgl";
+}
+
+/** Messages of the kernel; terminal_session.py has the table. */
+export type FromKernel =
+  | ({ kind: "welcome"; view: string; at: number; answered: number } & Shape)
+  | { kind: "output"; at: number }
+  | ({ kind: "size" } & Shape)
+  | { kind: "sync"; at: number }
+  | { kind: "end"; at: number; ending: string };
+
+export interface Shape {
+  rows: number;
+  cols: number;
+  leader: string;
+}
+
+/** What a page may learn about a message it sent: here, that the kernel has taken it up. */
+interface Callbacks {
+  iopub: { status(message: { content: { execution_state: string } }): void };
+}
+
+export interface Model {
+  get<Name extends keyof Traits>(name: Name): Traits[Name];
+  send(content: object, callbacks?: Callbacks, buffers?: ArrayBuffer[]): void;
+  on(event: string, callback: (...args: never[]) => void): void;
+  off(event: string, callback: (...args: never[]) => void): void;
+  /** JupyterLab's and Notebook's manager knows the kernel; others need not. */
+  widget_manager?: { kernel?: Kernel | null };
+}
+
+/** A signal of Lumino, as JupyterLab's objects have them. */
+interface Signal<Value> {
+  connect(slot: (sender: unknown, value: Value) => void): void;
+  disconnect(slot: (sender: unknown, value: Value) => void): void;
+}
+
+export interface Kernel {
+  statusChanged: Signal<string>;
+  connectionStatusChanged: Signal<string>;
+  disposed: Signal<void>;
+}

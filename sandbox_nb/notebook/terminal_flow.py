@@ -1,0 +1,198 @@
+"""What is sent to which view of a terminal, and when. Decisions only: bytes and the time come in as arguments.
+
+A terminal has one stream of output and any number of views: cells of one page, pages of several browsers. What
+the kernel sends reaches all of them, since a comm is a broadcast. So the bytes are numbered (terminal_ring),
+and the flow keeps one position, ``sent``; to replay for one view is to move it back for all, and the others
+drop what they know.
+
+Three rules keep memory bounded everywhere:
+
+- No more than ``WINDOW`` bytes are under way to the view that is furthest on. Nothing is sent to nobody: the
+  Jupyter server keeps what no page has fetched, without bound.
+- Output is not read while a view that is alive owes an acknowledgement for ``WINDOW`` bytes; the pty then
+  stops the program.
+- A view that owes one and has not been heard of for ``LEASE`` seconds holds nobody up. It is not forgotten:
+  a page whose kernel is busy goes on from where it was.
+
+The view used last (opened, focused or typed in) is the leader: its size is the terminal's, and it alone answers
+what programs ask a terminal, lest they get two answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sandbox_nb.notebook.terminal_ring import Ring
+
+KEEP = 2 * 1024 * 1024
+"""Bytes of output kept for replay: some ten thousand lines."""
+
+WINDOW = 1024 * 1024
+"""Bytes a view may have outstanding."""
+
+CHUNK = 256 * 1024
+"""Bytes in a message at most. A browser spends about as long on a small message as on this one."""
+
+BUSY = 192 * 1024
+"""With this much outstanding a view has work; only a whole CHUNK is worth a further message."""
+
+TICK = 0.008
+"""Seconds between messages while output keeps coming: two a frame, far below the limit of 1000 a second."""
+
+PING = 1.0
+"""Seconds after which a view that owes an acknowledgement is asked whether it missed something."""
+
+LEASE = 3.0
+"""Seconds after which such a view is no longer waited for."""
+
+
+@dataclass
+class View:
+    """One place where the terminal is seen."""
+
+    rows: int
+    cols: int
+    used: int
+    """Rises with every use; the highest is the leader."""
+
+    acked: int
+    """Everything below this number is drawn."""
+
+    heard: float
+    """When it last said something, or began to owe."""
+
+    asked: float
+    """When it was last asked whether it missed something."""
+
+    wants: int = -1
+    wanted: float = float("-inf")
+    """What its last hello asked for, and when: a hello is repeated until it is answered."""
+
+
+class Flow:
+    """Output in by ``output``, out by ``due`` and ``take``; views come and go in between.
+
+    Times are seconds on any clock that does not go back.
+    """
+
+    def __init__(self) -> None:
+        self.ring = Ring(KEEP)
+        self.sent = 0
+        self.answered = 0
+        """Questions below this number have been answered by some view, and are not to be again."""
+        self._views: dict[str, View] = {}
+        self._uses = 0
+        self._last = float("-inf")
+        self.urgent = False
+        """Whether a key was typed since something was sent."""
+
+    # What happens
+
+    def output(self, data: bytes) -> None:
+        """The program wrote ``data``."""
+        self.ring.append(data)
+
+    def hello(self, name: str, rows: int, cols: int, at: int, now: float) -> int:
+        """A view asks for everything from ``at`` on. Returns the number its stream goes on with."""
+        begin = self.ring.resume(at)
+        view = self._views.get(name)
+        if view is None:
+            view = self._views[name] = View(rows, cols, self._use(), begin, now, now)
+        view.rows, view.cols, view.heard = rows, cols, now
+        # A busy kernel may find several copies of one hello; one replay answers them all.
+        if at != view.wants or now - view.wanted >= PING:
+            view.wants, view.wanted = at, now
+            view.acked = begin
+            self.sent = min(self.sent, begin)
+        return begin
+
+    def acknowledge(self, name: str, at: int, now: float) -> None:
+        """A view has drawn everything below ``at``."""
+        if view := self._views.get(name):
+            view.acked = max(view.acked, min(at, self.ring.end))
+            view.heard = now
+            self.answered = max(self.answered, view.acked)
+
+    def resize(self, name: str, rows: int, cols: int) -> None:
+        """A view has changed its size."""
+        if view := self._views.get(name):
+            view.rows, view.cols = rows, cols
+
+    def use(self, name: str) -> None:
+        """A view was focused or typed in."""
+        if (view := self._views.get(name)) and self.leader != name:
+            view.used = self._use()
+
+    def key(self) -> None:
+        """Something was typed: what comes next may be its echo and is not held back."""
+        self.urgent = True
+
+    def bye(self, name: str) -> None:
+        """A view is gone."""
+        self._views.pop(name, None)
+
+    # What follows from it
+
+    @property
+    def leader(self) -> str | None:
+        """The view used last."""
+        return max(self._views, key=lambda name: self._views[name].used, default=None)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Rows and columns of the leader."""
+        leader = self.leader
+        return None if leader is None else (self._views[leader].rows, self._views[leader].cols)
+
+    def blocked(self, now: float) -> float:
+        """Seconds for which nothing may be read from the program unless a view acknowledges; 0 means read on."""
+        waits = [
+            view.heard + LEASE - now
+            for view in self._views.values()
+            if self.ring.end - view.acked >= WINDOW and now - view.heard < LEASE
+        ]
+        return max(waits, default=0.0)
+
+    def due(self, now: float) -> float | None:
+        """Seconds until ``take`` has something; None when that needs an event first."""
+        size = self._sendable()
+        if size == 0:
+            return None
+        if self.urgent:
+            return 0.0
+        if size < CHUNK and self._outstanding() >= BUSY:
+            return None if self._outstanding() + size >= WINDOW else max(0.0, self._last + 8 * TICK - now)
+        return max(0.0, self._last + TICK - now)
+
+    def take(self, now: float) -> tuple[int, bytes]:
+        """The number of the first byte to send now, and the bytes."""
+        self.sent = self.ring.resume(self.sent)
+        data = self.ring.read(self.sent, min(self._sendable(), CHUNK))
+        for view in self._views.values():
+            if view.acked >= self.sent:
+                view.heard = view.asked = now
+        begin, self.sent = self.sent, self.sent + len(data)
+        self._last, self.urgent = now, False
+        return begin, data
+
+    def silent(self, now: float) -> tuple[bool, float | None]:
+        """Whether a view should be asked now if it missed something, and in how many seconds to look again."""
+        owing = [v for v in self._views.values() if v.acked < self.sent and now - v.heard < LEASE]
+        late = [v for v in owing if now - max(v.heard, v.asked) >= PING]
+        for view in late:
+            view.asked = now
+        again = [max(v.heard, v.asked) + PING - now for v in owing]
+        return bool(late), min(again, default=None)
+
+    def _use(self) -> int:
+        self._uses += 1
+        return self._uses
+
+    def _outstanding(self) -> int:
+        """Bytes under way to the view that is furthest on."""
+        return self.sent - max(view.acked for view in self._views.values())
+
+    def _sendable(self) -> int:
+        if not self._views:
+            return 0
+        return max(0, min(self.ring.end - self.sent, WINDOW - self._outstanding()))

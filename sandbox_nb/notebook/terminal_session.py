@@ -1,0 +1,282 @@
+"""A source, the flow of its output to the views, and the threads between. Knows nothing of Jupyter.
+
+Messages are small dicts with a ``kind``. Those of a view also say which ``view`` it is, and that it has ``drawn``
+everything below this byte; those of the kernel reach all views.
+
+====== ================================================ ======================================================
+from   kind and fields                                  meaning
+====== ================================================ ======================================================
+view   ``hello`` rows, cols, at                         send everything from byte ``at`` on; repeated till answered
+view   ``ack``                                          no more than what every message says
+view   ``size`` rows, cols                              the view has this size now
+view   ``focus``                                        the view was focused
+view   ``input``, and a buffer                          the user typed or pasted
+view   ``bye``                                          the view is gone
+kernel ``welcome`` view, at, answered, and as ``size``  the answer to hello: bytes go on with ``at``
+kernel ``output`` at, and a buffer                      bytes from ``at`` on
+kernel ``size`` rows, cols, leader                      the terminal's size and the view that sets it
+kernel ``sync`` at                                      all below ``at`` was sent: ack, or hello if it was lost
+kernel ``end`` at, ending                               there is nothing from ``at`` on, and why
+====== ================================================ ======================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from sandbox_nb.notebook.terminal_cast import Cast
+from sandbox_nb.notebook.terminal_flow import Flow
+from sandbox_nb.notebook.terminal_source import TerminalSource
+
+log = logging.getLogger("sandbox_nb.terminal")
+
+Message = dict[str, Any]
+
+Send = Callable[[Message, bytes | None], None]
+"""Takes a message for all views and the buffer that goes with it."""
+
+INPUT_LIMIT = 16 * 1024 * 1024
+"""Bytes of input that may wait for a program that does not read."""
+
+KEYS = 64
+"""Bytes of input that are keys, not a paste."""
+
+ECHO = 0.02
+"""Seconds the message that brought a key is kept open, for its echo to come. Jupyter says "idle" when it is
+done with a message, and that frame would be in the echo's way: see frontend/src/link.ts on Nagle's algorithm."""
+
+LARGEST = 1000
+"""Rows or columns. Views are never so large, but messages may say anything."""
+
+
+class Session:
+    """Runs one terminal, from its first view to its end.
+
+    Of its three threads one waits for output, one hands input and sizes to the source, one sends what could not
+    be sent at once. ``ended`` is called once, in one of them.
+    """
+
+    def __init__(
+        self, source: TerminalSource, send: Send, ended: Callable[[], None], *, readonly: bool = False
+    ) -> None:
+        self.readonly = readonly
+        self.ending: str | None = None
+        """In a few words how it ended; None until then."""
+        self._source = source
+        self._send = send
+        self._on_end = ended
+        self._flow = Flow()
+        self._changed = threading.Condition()
+        self._sender_wakes = float("-inf")
+        self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._input_waiting = 0
+        self._size: tuple[int, int] | None = None
+        self._leader: str | None = None
+        self._cast: Cast | None = None
+        self._closed = False
+
+    # From views
+
+    def receive(self, message: Message, data: bytes) -> None:
+        """Act on the message of a view. One that makes no sense changes nothing."""
+        try:
+            kind, view = str(message["kind"]), str(message["view"])
+            rows, cols = (max(1, min(int(message.get(key, 1)), LARGEST)) for key in ("rows", "cols"))
+            at, drawn = (max(0, int(message.get(key, 0))) for key in ("at", "drawn"))
+        except (KeyError, TypeError, ValueError):
+            return
+        now = time.monotonic()
+        with self._changed:
+            self._flow.acknowledge(view, drawn, now)
+            match kind:
+                case "hello":
+                    self._hello(view, rows, cols, at, now)
+                case "size":
+                    self._flow.resize(view, rows, cols)
+                case "focus":
+                    self._flow.use(view)
+                case "input":
+                    self._flow.use(view)
+                    self._type(data)
+                case "bye":
+                    self._flow.bye(view)
+            self._settle()
+            self._changed.notify_all()
+            if kind == "input" and len(data) <= KEYS:
+                self._changed.wait_for(lambda: not self._flow.urgent, ECHO)
+
+    # From the program's side
+
+    def open(self, rows: int, cols: int) -> None:
+        """Begin with this size, whether or not a view is there. Does nothing when it has begun."""
+        with self._changed:
+            if self._size is None:
+                self._resize(rows, cols)
+
+    def write(self, data: bytes) -> None:
+        """Type ``data``, as a view would."""
+        with self._changed:
+            self._type(data)
+
+    def record(self, path: str | os.PathLike[str], rows: int, cols: int) -> None:
+        """Record from the oldest byte that is kept; ``rows`` and ``cols`` count until there is a size."""
+        with self._changed:
+            if self._cast is not None:
+                self._cast.close()
+            self._cast = Cast(path, *(self._size or (rows, cols)))
+            ring = self._flow.ring
+            self._cast.output(ring.read(ring.start, ring.limit))
+
+    def tail(self) -> tuple[bytes, tuple[int, int]]:
+        """The output that is kept, and the size of the terminal."""
+        with self._changed:
+            ring = self._flow.ring
+            begin = ring.resume(0)
+            return ring.read(begin, ring.limit), self._size or (24, 80)
+
+    def close(self) -> None:
+        """End the source and the threads. Idempotent."""
+        with self._changed:
+            self._closed = True
+            begun = self._size is not None
+            self._changed.notify_all()
+        self._source.close()
+        if not begun:
+            self._end("closed")
+
+    # With the lock held
+
+    def _hello(self, view: str, rows: int, cols: int, at: int, now: float) -> None:
+        begin = self._flow.hello(view, rows, cols, at, now)
+        self._settle()
+        self._send(
+            {"kind": "welcome", "view": view, "at": begin, "answered": self._flow.answered, **self._shape()}, None
+        )
+        if self.ending is not None:
+            self._tell_end()
+
+    def _shape(self) -> Message:
+        rows, cols = self._size or (0, 0)
+        return {"rows": rows, "cols": cols, "leader": self._leader}
+
+    def _settle(self) -> None:
+        """Follow the leader, and say so when that changes anything."""
+        size, leader = self._flow.size, self._flow.leader
+        if size is None or (size, leader) == (self._size, self._leader):
+            return
+        self._leader = leader
+        if size != self._size:
+            self._resize(*size)
+        self._send({"kind": "size", **self._shape()}, None)
+
+    def _resize(self, rows: int, cols: int) -> None:
+        first, self._size = self._size is None, (rows, cols)
+        if self._closed:
+            return
+        if first:
+            self._tasks.put(lambda: self._begin(rows, cols))
+            threading.Thread(target=self._work, name="terminal-input", daemon=True).start()
+            threading.Thread(target=self._send_rest, name="terminal-send", daemon=True).start()
+        else:
+            self._tasks.put(lambda: self._source.resize(rows, cols))
+        if self._cast is not None:
+            self._cast.resize(rows, cols)
+
+    def _type(self, data: bytes) -> None:
+        if self.readonly or not data or self.ending is not None:
+            return
+        if self._input_waiting + len(data) > INPUT_LIMIT:
+            log.warning("terminal: %d bytes of input dropped, the program does not read", len(data))
+            return
+        self._input_waiting += len(data)
+        self._flow.key()
+        self._tasks.put(lambda: self._hand_over(data))
+
+    def _flush(self, now: float) -> None:
+        """Send what is due."""
+        while self._flow.due(now) == 0:
+            at, data = self._flow.take(now)
+            self._send({"kind": "output", "at": at}, data)
+            self._changed.notify_all()
+
+    def _tell_end(self) -> None:
+        self._send({"kind": "end", "at": self._flow.ring.end, "ending": self.ending}, None)
+
+    # Threads
+
+    def _work(self) -> None:
+        """Call the source, one task after the other."""
+        try:
+            while self.ending is None:
+                self._tasks.get()()
+        except Exception as error:
+            self._fail(error)
+
+    def _begin(self, rows: int, cols: int) -> None:
+        self._source.open(rows, cols)
+        threading.Thread(target=self._read, name="terminal-output", daemon=True).start()
+
+    def _hand_over(self, data: bytes) -> None:
+        self._source.write(data)
+        with self._changed:
+            self._input_waiting -= len(data)
+
+    def _read(self) -> None:
+        """Take output as long as the views keep up."""
+        try:
+            while data := self._source.read():
+                with self._changed:
+                    self._flow.output(data)
+                    if self._cast is not None:
+                        self._cast.output(data)
+                    self._pass_on(time.monotonic())
+                    while not self._closed and (wait := self._flow.blocked(time.monotonic())) > 0:
+                        self._changed.wait(wait)
+            self._end(self._source.ending())
+        except Exception as error:
+            self._fail(error)
+
+    def _pass_on(self, now: float) -> None:
+        """Send new output from here when it is due: another thread's turn may be 5 ms away (the GIL)."""
+        due = self._flow.due(now)
+        if due == 0:
+            self._flush(now)
+        elif due is not None and now + due < self._sender_wakes:
+            self._changed.notify_all()
+
+    def _send_rest(self) -> None:
+        """Send what was not due when it came, and ask views that are silent."""
+        with self._changed:
+            while not self._closed or self.ending is None:
+                now = time.monotonic()
+                self._flush(now)
+                late, again = self._flow.silent(now)
+                if late:
+                    self._send({"kind": "sync", "at": self._flow.sent}, None)
+                waits = [wait for wait in (self._flow.due(now), again) if wait is not None]
+                self._sender_wakes = now + min(waits) if waits else float("inf")
+                self._changed.wait(min(waits, default=None))
+
+    def _fail(self, error: Exception) -> None:
+        if not self._closed:
+            log.warning("terminal: %s: %s", type(error).__name__, error)
+        self._end(f"{error}" or type(error).__name__)
+
+    def _end(self, ending: str) -> None:
+        with self._changed:
+            if self.ending is not None:
+                return
+            self.ending = ending
+            if self._cast is not None:
+                self._cast.close()
+            self._tell_end()
+            self._changed.notify_all()
+        self._tasks.put(lambda: None)
+        self._source.close()
+        self._on_end()

@@ -1,0 +1,184 @@
+"""What a terminal shows: a byte stream both ways and a size. Two kinds: a socket, a program on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import termios
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+READ = 64 * 1024
+"""Bytes asked for at a time."""
+
+
+class TerminalSource(Protocol):
+    """The far end of a terminal.
+
+    Every method may block: none is called on an event loop. ``read`` is called from one thread; ``open``,
+    ``write`` and ``resize`` from another, in order, ``open`` before anything else; ``close`` from any. What they
+    raise ends the terminal, which shows the message.
+    """
+
+    def open(self, rows: int, cols: int) -> None:
+        """Begin. The first view is there and has this size, so a program started now sees it from the start."""
+
+    def read(self) -> bytes:
+        """Wait for output and return it; ``b""`` when there will be no more, or once ``close`` was called."""
+
+    def write(self, data: bytes) -> None:
+        """Hand over all of ``data``, what the user typed."""
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Tell the program that the terminal has another size."""
+
+    def close(self) -> None:
+        """End it, from any thread and any number of times; a ``read`` or ``write`` that waits returns."""
+
+    def ending(self) -> str:
+        """Say in a few words how it ended, once ``read`` has returned ``b""``."""
+
+
+class SocketSource:
+    """A pty somewhere else, reached by a connected stream socket.
+
+    ``connect(rows, cols)`` starts the program with that size and returns the blocking socket; ``resize(rows,
+    cols)`` changes it; ``ending()`` says how it ended.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[int, int], socket.socket],
+        resize: Callable[[int, int], None],
+        ending: Callable[[], str] = lambda: "closed by the other side",
+    ) -> None:
+        self._connect = connect
+        self._resize = resize
+        self._ending = ending
+        self._socket: socket.socket | None = None
+        self._closed = False
+
+    def open(self, rows: int, cols: int) -> None:
+        self._socket = self._connect(rows, cols)
+        if self._closed:
+            self.close()
+
+    def read(self) -> bytes:
+        assert self._socket is not None
+        data = self._socket.recv(READ)
+        if not data:
+            self._socket.close()
+        return data
+
+    def write(self, data: bytes) -> None:
+        assert self._socket is not None
+        self._socket.sendall(data)
+
+    def resize(self, rows: int, cols: int) -> None:
+        self._resize(rows, cols)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._socket is not None:
+            # Not close(): a thread that waits in recv would go on waiting, on a number that may be reused.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def ending(self) -> str:
+        return self._ending()
+
+
+class LocalPty:
+    """A program on this machine, with the rights of the kernel.
+
+    ``env`` is added to the environment; LINES and COLUMNS are taken out of it, since they outlive a resize.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str] = ("/bin/sh", "-i"),
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self._argv = list(argv)
+        kept = {name: value for name, value in os.environ.items() if name not in {"LINES", "COLUMNS"}}
+        self._env = kept | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | dict(env or {})
+        self._cwd = cwd
+        self._master = -1
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wake_read, self._wake_write = socket.socketpair()
+
+    def open(self, rows: int, cols: int) -> None:
+        self._master, slave = pty.openpty()
+        try:
+            os.set_blocking(self._master, False)
+            self.resize(rows, cols)
+            # A session leader gets the first terminal it opens as its controlling one (tty_ioctl(4)); done by a
+            # shell, since code of ours between fork and exec may deadlock in a process with threads.
+            adopt = 'tty=$1; shift; exec "$@" <>"$tty" >&0 2>&0'
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", adopt, "sh", os.ttyname(slave), *self._argv],
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                start_new_session=True,
+                env=self._env,
+                cwd=self._cwd,
+            )
+        finally:
+            # Ours would keep the terminal open after its last program.
+            os.close(slave)
+
+    def read(self) -> bytes:
+        while self._wait(select.POLLIN):
+            try:
+                return os.read(self._master, READ)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                # The kernel's word for a terminal that no program has open any more.
+                if error.errno != errno.EIO:
+                    raise
+                return b""
+        return b""
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view and self._wait(select.POLLOUT):
+            with contextlib.suppress(BlockingIOError):
+                view = view[os.write(self._master, view) :]
+
+    def resize(self, rows: int, cols: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def close(self) -> None:
+        self._wake_write.close()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGHUP)
+
+    def ending(self) -> str:
+        if self._process is None:
+            return "closed"
+        try:
+            status = self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            return "closed"
+        return f"exited with status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
+
+    def _wait(self, event: int) -> bool:
+        """Wait until the terminal is ready; False once close was called."""
+        poll = select.poll()
+        poll.register(self._master, event)
+        poll.register(self._wake_read, select.POLLIN)
+        return self._wake_read.fileno() not in dict(poll.poll())
