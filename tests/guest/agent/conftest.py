@@ -1,4 +1,4 @@
-"""The agent, compiled for this host with AddressSanitizer and UBSan, serving over UNIX sockets instead of vsock."""
+"""The agent, compiled for this host with AddressSanitizer and UBSan, serving over UNIX sockets."""
 
 from __future__ import annotations
 

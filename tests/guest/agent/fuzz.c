@@ -103,6 +103,8 @@ static uint64_t feed_handshake(const uint8_t *input, size_t len, size_t most)
 	if (handshake_wants(&handshake) > 0)
 		return 0;
 	const char *refusal = handshake_id(&handshake, &id);
+	if (handshake.len > sizeof handshake.in || id.len > STREAM_ID_MAX)
+		abort();
 	uint8_t answer[HANDSHAKE_ANSWER_MAX];
 	if (refusal)
 		id = (struct bytes){(const uint8_t *)refusal, strlen(refusal)};
@@ -143,6 +145,32 @@ static void make_handshake(struct buffer *out)
 	buffer_append(out, id, len);
 }
 
+/* Behind a payload over the limit, of any size up to the reserved byte, the next frame is found again. */
+static void check_too_large(void)
+{
+	size_t len = FRAME_MAX_PAYLOAD + 1 + below(FRAME_MAX_PAYLOAD), size = FRAME_HEADER + len;
+	uint8_t *input = calloc(1, size + FRAME_HEADER);
+	struct frame_reader reader = {0};
+	struct frame frame;
+	unsigned seen = 0;
+	memcpy(input, (uint8_t[]){0, (uint8_t)(len >> 16), (uint8_t)(len >> 8), (uint8_t)len, 0, 0, 0, 1, 1}, 9);
+	memcpy(input + size, (uint8_t[]){0, 0, 0, 0, 0, 0, 0, 3, 1}, 9);
+	for (size_t at = 0; at < size + FRAME_HEADER;) {
+		size_t piece = 1 + below(MIN(1 << 20, size + FRAME_HEADER - at));
+		frame_feed(&reader, input + at, piece);
+		for (enum frame_result result; (result = frame_next(&reader, &frame)) != FRAME_NONE; seen++)
+			if (frame.stream != (seen ? 3 : 1) || result != (seen ? FRAME_READY : FRAME_TOO_LARGE))
+				abort();
+		if (reader.in.capacity > FRAME_MAX_PAYLOAD)
+			abort(); /* what is skipped is not kept */
+		at += piece;
+	}
+	if (seen != 2)
+		abort();
+	frame_reader_free(&reader);
+	free(input);
+}
+
 static void mutate(struct buffer *input)
 {
 	for (size_t n = below(6); n > 0 && input->len > 0; n--)
@@ -168,6 +196,8 @@ int main(int argc, char **argv)
 	unsigned long rounds = argc > 2 ? strtoul(argv[2], NULL, 10) : 1000;
 	for (unsigned long round = 0; round < rounds; round++) {
 		struct buffer input = {0};
+		if (round % 2000 == 0)
+			check_too_large();
 		make_frames(&input);
 		mutate(&input);
 		check("frames", feed_frames(input.at, input.len, MAX_INPUT), feed_frames(input.at, input.len, 1 + below(20)),

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -79,8 +80,8 @@ async def test_through_a_symbolic_link_the_file_behind_it_is_written(agent, tool
     ],
 )
 async def test_what_cannot_be_read_is_said_by_name(agent, tools, path, code):
+    name, _ = await agent.stream()
     with pytest.raises(StatusError) as info:
-        name, _ = await agent.stream()
         await agent.files.read(ReadRequest(path=path.encode(), stream=name))
     assert info.value.code == code
     assert path.partition("\0")[0][:200] in str(info.value)
@@ -161,9 +162,8 @@ async def test_a_worker_that_is_killed_is_an_internal_error(agent, tools, tmp_pa
     name, _ = await agent.stream()
     call = asyncio.create_task(agent.files.read(ReadRequest(path=os.fsencode(tmp_path / "large"), stream=name)))
     await asyncio.sleep(0.2)
-    children = open(f"/proc/{agent.child.pid}/task/{agent.child.pid}/children")  # noqa: ASYNC230
-    with children:
-        os.kill(int(children.read().split()[0]), signal.SIGKILL)
+    children = Path(f"/proc/{agent.child.pid}/task/{agent.child.pid}/children").read_text()
+    os.kill(int(children.split()[0]), signal.SIGKILL)
     with pytest.raises(StatusError) as info:
         await call
     assert info.value.code == Code.INTERNAL

@@ -22,7 +22,8 @@ async def test_processes_are_asked_first_and_killed_if_they_do_not_listen(agent,
     polite = "trap 'echo asked > said; exit' TERM; : > ready1; while :; do sleep 0.01; done"
     deaf = "trap '' TERM; : > ready2; while :; do sleep 0.01; done"
     pids = [
-        (await agent.start("sh", "-c", script, cwd=os.fsencode(tmp_path), pid=True))[1] for script in (polite, deaf)
+        (await agent.start("sh", "-c", script, cwd=os.fsencode(tmp_path), pid=True))[1]
+        for script in (polite, deaf)
     ]
     await agent.eventually(lambda: {"ready1", "ready2"} <= set(os.listdir(tmp_path)))
     await agent.power.off()

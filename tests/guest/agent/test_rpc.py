@@ -100,7 +100,9 @@ async def test_a_stream_id_is_used_once_and_grows(peer):
     await peer.works(7)
 
 
-@pytest.mark.parametrize("payload", [b"\xff", b"\x0a\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x00\x01", b"\x0b\x0c", b"\x09\x01"])
+@pytest.mark.parametrize(
+    "payload", [b"\xff", b"\x0a\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x00\x01", b"\x0b\x0c", b"\x09\x01"]
+)
 async def test_a_broken_request_is_an_invalid_argument(peer, payload):
     await peer.send(frame(1, REQUEST, 0, payload))
     assert (await peer.response())[:2] == (1, Code.INVALID_ARGUMENT)
@@ -241,7 +243,11 @@ async def test_streams_nobody_reads_are_cut_off(peer):
 
 async def test_random_bytes_never_harm_the_agent(bare_agent):
     chance = random.Random(20)
-    good = [request(1), request(3, WAIT, pb.WaitRequest(id="x").SerializeToString()), request(5, EVENTS, flags=CLOSED)]
+    good = [
+        request(1),
+        request(3, WAIT, pb.WaitRequest(id="x").SerializeToString()),
+        request(5, EVENTS, flags=CLOSED),
+    ]
     for _ in range(300):
         sock = await bare_agent.accept()
         data = bytearray(b"".join(chance.choices(good, k=4)))

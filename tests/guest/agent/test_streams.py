@@ -150,19 +150,17 @@ async def test_a_process_that_closes_its_input_makes_the_hosts_write_fail(agent)
     name, sock = await agent.stream()
     identity = await agent.start("sh", "-c", "exec <&-; sleep 60", stdin=name)
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
-        while True:
-            await asyncio.get_running_loop().sock_sendall(sock, b"more")
-            await asyncio.sleep(0.01)
+        await _write_for_ever(sock)
     await agent.kill(identity, everything=True)
 
 
 async def test_the_same_with_output_still_open_on_that_stream(agent, tools):
     name, sock = await agent.stream()
-    identity = await agent.start("sh", "-c", "exec <&-; read x < /dev/null; sleep 0.3; echo out", stdin=name, stdout=name)
+    identity = await agent.start(
+        "sh", "-c", "exec <&-; read x < /dev/null; sleep 0.3; echo out", stdin=name, stdout=name
+    )
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
-        while True:
-            await asyncio.get_running_loop().sock_sendall(sock, b"more")
-            await asyncio.sleep(0.01)
+        await _write_for_ever(sock)
     assert await tools.read_all(sock) == b"out\n"
     await agent.wait(identity)
 
@@ -219,9 +217,9 @@ async def test_a_process_slow_to_read_gets_all_that_a_departed_host_had_sent(age
 
 async def test_an_idle_agent_does_not_spin(agent):
     """Ends that cannot be acted on yet must not be reported over and over."""
-    name, sock = await agent.stream()
+    name, _ = await agent.stream()
     await agent.start("sh", "-c", "head -c 400000 /dev/zero; exec >&-; sleep 60", stdout=name)
-    closed, _ = await agent.stream()
+    await agent.stream()
     stdin, feed = await agent.stream(behind=bytes(200))
     await agent.start("sleep", "61", stdin=stdin)
     feed.close()
@@ -229,6 +227,12 @@ async def test_an_idle_agent_does_not_spin(agent):
     before = _cpu_ticks(agent.child.pid)
     await asyncio.sleep(0.5)
     assert _cpu_ticks(agent.child.pid) - before < 10  # of 50
+
+
+async def _write_for_ever(sock: socket.socket) -> None:
+    while True:
+        await asyncio.get_running_loop().sock_sendall(sock, b"more")
+        await asyncio.sleep(0.01)
 
 
 def _cpu_ticks(pid: int) -> int:

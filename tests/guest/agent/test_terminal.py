@@ -32,7 +32,9 @@ async def send(sock, data: bytes) -> None:
 
 
 async def test_a_terminal_is_one_in_control_and_of_the_size_asked_for(agent, tools):
-    identity, sock = await terminal(agent, "sh", "-c", "tty; stty size; ps -o tty= -p $$; echo $TERM", rows=33, columns=101)
+    identity, sock = await terminal(
+        agent, "sh", "-c", "tty; stty size; ps -o tty= -p $$; echo $TERM", rows=33, columns=101
+    )
     lines = (await tools.read_all(sock)).split()
     assert lines[0].startswith(b"/dev/pts/")
     assert lines[1:3] == [b"33", b"101"]
@@ -103,7 +105,9 @@ async def test_a_process_without_a_terminal_cannot_be_resized(agent):
     identity = await agent.start("sleep", "60")
     for _ in range(2):
         with pytest.raises(StatusError) as info:
-            await agent.processes.resize_pty(pb.ResizePtyRequest(id=identity, size=pb.WindowSize(rows=1, columns=1)))
+            await agent.processes.resize_pty(
+                pb.ResizePtyRequest(id=identity, size=pb.WindowSize(rows=1, columns=1))
+            )
         assert info.value.code == Code.FAILED_PRECONDITION
     await agent.kill(identity)
 
