@@ -49,8 +49,8 @@ class Store:
 
     def all(self) -> list[Stored]:
         """Return every whole image, the newest first."""
-        manifests = sorted(self._images.glob(f"[!.]*/{_MANIFEST}"), key=_mtime, reverse=True)
-        return [stored for path in manifests if (stored := self.get(path.parent.name)) is not None]
+        folders = sorted(self._images.glob("[!.]*"), key=_mtime, reverse=True)
+        return [stored for folder in folders if (stored := self.get(folder.name)) is not None]
 
     def get(self, name: str) -> Stored | None:
         """Return the image in the folder ``name``, None when there is none or a file of it is not whole."""
@@ -103,9 +103,10 @@ class Store:
         shutil.rmtree(folder, ignore_errors=True)
 
     def prune(self, name: str) -> None:
-        """Keep the newest few images of that name: other versions of sandbox_nb may still use them."""
-        for stored in [stored for stored in self.all() if stored.manifest["name"] == name][_KEEP:]:
-            self.discard(stored.folder)
+        """Keep the newest few folders of that name: other versions of sandbox_nb may still use them."""
+        folders = sorted(self._images.glob(f"{name}-*"), key=_mtime, reverse=True)
+        for folder in folders[_KEEP:]:
+            self.discard(folder)
 
     def _sweep(self) -> None:
         """Remove folders without a manifest: staging folders, and images that were not wholly removed."""
@@ -142,8 +143,8 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _mtime(path: Path) -> float:
+def _mtime(folder: Path) -> float:
     try:
-        return path.stat().st_mtime
+        return (folder / _MANIFEST).stat().st_mtime
     except FileNotFoundError:
         return 0.0
