@@ -98,12 +98,11 @@ class Bridge:
         self.counters.over_limit += 1
         return False
 
-    def _request(self, sock: socket.socket, guest_port: int, ending: bool) -> None:
+    def _request(self, sock: socket.socket, guest_port: int) -> None:
         if not self.attached:
             self._loop.discard(sock)
             return
         stream = Stream(sock, self._loop)
-        stream.ending = ending
         while (self._next_port, guest_port) in self._streams:
             self._advance_port()
         connection = self._connect(stream, self._next_port, guest_port)
@@ -111,7 +110,7 @@ class Bridge:
         self.counters.opened_by_host += 1
         connection.request()
         self._pending[stream] = None
-        self._loop.hand_over(sock.fileno(), lambda events: self._on_socket(stream, events))
+        self._loop.hand_over(sock.fileno(), EVENTS, lambda events: self._on_socket(stream, events))
 
     def _advance_port(self) -> None:
         self._next_port = self._next_port + 1 if self._next_port < LAST_PORT else FIRST_PORT
@@ -316,7 +315,7 @@ class Bridge:
         event = connection.receive(header)
         if event is Event.CONNECTED:
             del self._opening[stream]
-            stream.write([memoryview(b"OK %d\n" % connection.host_port)])
+            stream.greet(b"OK %d\n" % connection.host_port)
             self._readable[stream] = None
         elif event is Event.RESET:
             self._release(stream)

@@ -44,8 +44,8 @@ def overdue(waiting: dict[_Key, float], now: float) -> list[_Key]:
 class Handshakes:
     """Connections that have not said yet which port they want.
 
-    `admit` tells whether one more may come in; `on_request` gets the socket, the port, and whether the peer has
-    sent its last byte already. Whatever follows the line is still in the socket then.
+    `admit` tells whether one more may come in; `on_request` gets the socket, still watched, and the port. Whatever
+    follows the line is still in the socket then.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Handshakes:
         listener: socket.socket,
         *,
         admit: Callable[[], bool],
-        on_request: Callable[[socket.socket, int, bool], None],
+        on_request: Callable[[socket.socket, int], None],
     ) -> None:
         self._loop = loop
         self._listener = listener
@@ -90,13 +90,12 @@ class Handshakes:
 
     def _on_socket(self, sock: socket.socket, events: int) -> None:
         """Look for the line without taking what follows it out of the socket."""
-        ending = events & (PEER_DONE | HANG_UP | ERROR) != 0
         try:
             line, newline, _ = sock.recv(MAX_LINE, socket.MSG_PEEK).partition(b"\n")
-        except OSError:  # it has gone
-            line, newline, ending = b"", b"", True
+        except BlockingIOError:
+            return
         if not newline:
-            if ending or len(line) == MAX_LINE:
+            if len(line) == MAX_LINE or events & (PEER_DONE | HANG_UP | ERROR):
                 self._refuse(sock)
             return
         port = parse_line(line)
@@ -105,7 +104,7 @@ class Handshakes:
             return
         sock.recv(len(line) + 1)
         del self._waiting[sock]
-        self._on_request(sock, port, ending)
+        self._on_request(sock, port)
 
     def _refuse(self, sock: socket.socket) -> None:
         del self._waiting[sock]

@@ -49,9 +49,10 @@ class Loop:
         """Change the events asked for; those that are true already are reported again."""
         self._epoll.modify(fd, events)
 
-    def hand_over(self, fd: int, handler: Callable[[int], object]) -> None:
-        """Change who is told."""
+    def hand_over(self, fd: int, events: int, handler: Callable[[int], object]) -> None:
+        """Change who is told; the new handler hears again of what the old one was told."""
         self._handlers[fd] = handler
+        self._epoll.modify(fd, events)
 
     def ignore(self, fd: int) -> None:
         """Watch `fd` no longer, before it is closed or given away."""

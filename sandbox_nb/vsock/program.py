@@ -85,7 +85,10 @@ def _listener(path: str | None, fd: int | None, made: list[str]) -> socket.socke
         return socket.socket(fileno=fd)
     assert path is not None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(path)
+    try:
+        sock.bind(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     made.append(path)
     sock.listen(128)
     return sock

@@ -67,6 +67,11 @@ class Stream:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
+    def greet(self, line: bytes) -> None:
+        """Answer the CONNECT line. Nothing was written yet, so there is room; who has left is noticed later."""
+        with contextlib.suppress(OSError):
+            self.socket.send(line)
+
     def read(self, views: list[memoryview]) -> tuple[int, bool]:
         """Read into `views`: (bytes, whether more may be waiting). At the stream's end `eof` becomes true."""
         try:

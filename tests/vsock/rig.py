@@ -110,6 +110,7 @@ class Rig:
         for sock in self._open:
             sock.close()
         self.settle()
+        self.device.tap.close()
         self.device.loop.close()
         for sock in self._listeners:
             sock.close()

@@ -1,4 +1,4 @@
-"""The device between a well-behaved guest in memory and hosts on UNIX sockets; other people's mistakes, by name."""
+"""The device between a guest in memory and hosts on UNIX sockets; other people's mistakes, by name."""
 
 from __future__ import annotations
 

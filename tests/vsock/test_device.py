@@ -1,4 +1,4 @@
-"""The device and its front end: start, stop, pause, leave, come back, and drivers and front ends that break rules."""
+"""The device and its front end: start, stop, pause, leave, come back, and those that break the rules."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ def test_a_header_survives_the_wire(header):
 
 def test_a_header_lies_on_the_wire_as_virtio_says():
     header = Header(3, 2, 0x01020304, 0x1112, 5, packet.STREAM, packet.RW, 0, 0x40000, 7)
-    assert header.pack().hex() == (
-        "0300000000000000" "0200000000000000" "04030201" "12110000" "05000000" "0100" "0500" "00000000" "00000400" "07000000"
-    )  # fmt: skip
+    assert header.pack().hex(" ", 4) == (
+        "03000000 00000000 02000000 00000000 04030201 12110000 05000000 01000500 00000000 00000400 07000000"
+    )
 
 
 def test_too_few_bytes_are_no_header():
