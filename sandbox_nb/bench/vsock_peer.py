@@ -1,4 +1,4 @@
-"""A machine for measuring and testing the vsock device: QEMU, device processes, and a guest program that moves bytes.
+"""A machine for measuring and testing the vsock device: QEMU, device processes, a guest program that moves bytes.
 
 The guest program (tests/vsock/guest) is compiled with ziglang and takes the agent's place in the base image. It
 answers requests on vsock, TCP and virtio-serial alike; peer.c describes them.

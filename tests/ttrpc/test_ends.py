@@ -162,7 +162,7 @@ async def test_what_the_server_knew_of_a_caller_goes_with_it(server: Server, ser
         [channel] = server._registry.channels
         gone = weakref.ref(channel)
         del channel
-    while server._registry.channels:  # noqa: ASYNC110 - there is no event for that
+    while server._registry.channels:
         await asyncio.sleep(0.01)
     gc.collect()
     assert gone() is None
@@ -318,7 +318,7 @@ async def test_shutdown_sends_what_was_answered(service: SampleService):
     await server.attach(theirs)
     async with await Client.from_socket(ours) as client:
         call = asyncio.create_task(SampleClient(client).echo(Item(data=bytes(4_000_000))))
-        while not any(channel._calls for channel in server._registry.channels):  # noqa: ASYNC110 - nor for that
+        while not any(channel._calls for channel in server._registry.channels):
             await asyncio.sleep(0)
         await server.shutdown()
         assert len((await call).data) == 4_000_000

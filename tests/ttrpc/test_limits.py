@@ -163,7 +163,7 @@ async def test_a_response_that_finds_its_stream_full_ends_it_with_an_error(raw_s
     for _ in range(4):
         await peer.send(server.send_message(1, payload))
     await peer.send(server.send_response(1, payload))
-    while stream._channel._receivers:  # noqa: ASYNC110 - there is no event for that
+    while stream._channel._receivers:
         await asyncio.sleep(0)
     received = []
     with pytest.raises(StatusError, match="not consumed"):
