@@ -7,8 +7,9 @@ const ACK_EVERY = 64 * 1024;
 /** Milliseconds after which it is told of less, unless another message tells it. */
 const ACK_AFTER = 400;
 
-/** Milliseconds after a key in which the kernel should have it, on this machine at least. */
-const NUDGE_AFTER = 8;
+/** Milliseconds until a nudge after a key that the kernel has not taken up, and after one that it has. */
+const UNTAKEN = 12;
+const NO_ECHO = 1;
 
 /** Milliseconds until a hello is repeated; the kernel may not have had our subshell yet when the first came. */
 const HELLO_AGAIN = 500;
@@ -82,22 +83,25 @@ export class Link {
   }
 
   /**
-   * Send what was typed, and a nudge once the kernel has it.
+   * Send what was typed, and a nudge if its echo does not come.
    *
    * jupyter_server leaves Nagle's algorithm on: the echo waits until the kernel's "busy" before it is
-   * acknowledged, for which TCP takes 40 ms unless the page has something to send. So it sends something.
+   * acknowledged, which TCP may put off for 40 ms unless the page has something to send. So it sends something.
    */
   input(text: string | Uint8Array): void {
     const bytes = typeof text === "string" ? this.encoder.encode(text) : text;
+    const { next } = this.inbox;
     const nudge = () => {
       window.clearTimeout(timer);
-      if (!nudged) this.acknowledge();
-      nudged = true;
+      if (this.inbox.next === next) this.acknowledge();
     };
-    let nudged = false;
-    const timer = window.setTimeout(nudge, NUDGE_AFTER);
+    let timer = window.setTimeout(nudge, UNTAKEN);
+    const taken = () => {
+      window.clearTimeout(timer);
+      timer = window.setTimeout(nudge, NO_ECHO);
+    };
     // Front ends put the whole ArrayBuffer of a view on the wire.
-    this.send({ kind: "input" }, bytes.slice().buffer as ArrayBuffer, nudge);
+    this.send({ kind: "input" }, bytes.slice().buffer as ArrayBuffer, taken);
   }
 
   // Kernel's side
