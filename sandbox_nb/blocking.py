@@ -16,11 +16,10 @@ import queue
 import signal
 import socket
 import threading
-import weakref
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
 from sandbox_nb.events import AsyncEvents, Events
@@ -41,6 +40,47 @@ __all__ = ["Process", "Sandbox", "run_blocking"]
 T = TypeVar("T")
 
 
+class _Call(Generic[T]):
+    """Work under way on the loop, and the Future of its result for the thread that waits.
+
+    Not ``run_coroutine_threadsafe``: its Future counts as done the moment it is cancelled, while the work is still
+    cleaning up after itself.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+        self.future: Future[T] = Future()
+        self._loop = loop
+        self._task: asyncio.Task[T] | None = None
+        loop.call_soon_threadsafe(self._begin, work)
+
+    @contextlib.contextmanager
+    def cancelled_on_interrupt(self) -> Iterator[None]:
+        """When the block is left by an exception, cancel the work and wait until it has ended."""
+        try:
+            yield
+        except BaseException:
+            self._loop.call_soon_threadsafe(self._cancel)
+            with contextlib.suppress(BaseException):
+                self.future.result()
+            raise
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = self._loop.create_task(work)
+        self._task.add_done_callback(self._done)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _done(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self.future.set_exception(asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(task.result())
+
+
 class _Loop:
     """An event loop in a daemon thread, started when it is first needed."""
 
@@ -49,14 +89,14 @@ class _Loop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+    def submit(self, work: Coroutine[Any, Any, T]) -> _Call[T]:
         """Start ``work`` on the loop. Raises FailedPrecondition when called from it: waiting would never end."""
         loop = self._running()
         with contextlib.suppress(RuntimeError):
             if asyncio.get_running_loop() is loop:
                 work.close()
                 raise FailedPrecondition("a blocking call on sandbox_nb's own event loop; use AsyncSandbox there")
-        return asyncio.run_coroutine_threadsafe(work, loop)
+        return _Call(work, loop)
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -76,22 +116,9 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     An interrupt (Ctrl-C, the notebook's stop button) cancels the work, waits until it has cleaned up after itself,
     and goes on.
     """
-    future = _LOOP.submit(work)
-    with _cancelled_on_interrupt(future):
-        return future.result()
-
-
-@contextlib.contextmanager
-def _cancelled_on_interrupt(future: Future[Any]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        if not future.done():
-            finished = threading.Event()
-            future.add_done_callback(lambda _: finished.set())
-            future.cancel()
-            finished.wait()
-        raise
+    call = _LOOP.submit(work)
+    with call.cancelled_on_interrupt():
+        return call.future.result()
 
 
 class Sandbox:
@@ -106,8 +133,8 @@ class Sandbox:
     """
 
     def __init__(self, name: str = "sandbox") -> None:
-        self.asynchronous = AsyncSandbox(name)
-        _ALL.add(self)
+        self._asynchronous = AsyncSandbox(name)
+        self._owner = os.getpid()
 
     @classmethod
     def started(
@@ -123,10 +150,12 @@ class Sandbox:
     ) -> None:
         """Start the machine."""
         run_blocking(self.asynchronous.start(*options, timeout=timeout, progress=progress, **keywords))
+        _RUNNING.add(self)
 
     def stop(self, **keywords: Any) -> None:
         """Power the guest off, and end it by force when it has not in time."""
         run_blocking(self.asynchronous.stop(**keywords))
+        _RUNNING.discard(self)
 
     def client(self) -> Client:
         """A ttrpc client to the agent. It lives on the background loop: await its calls with ``run_blocking``."""
@@ -156,12 +185,12 @@ class Sandbox:
         sink: Sink = Echo() if stream is True else stream
         pieces: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         work = self.asynchronous.run(command, stream=lambda number, data: pieces.put((number, data)), **how)
-        future: Future[Completed[Any]] = _LOOP.submit(work)
-        future.add_done_callback(lambda _: pieces.put(None))
-        with _cancelled_on_interrupt(future):
+        call: _Call[Completed[Any]] = _LOOP.submit(work)
+        call.future.add_done_callback(lambda _: pieces.put(None))
+        with call.cancelled_on_interrupt():
             while (piece := pieces.get()) is not None:
                 sink(*piece)
-            return future.result()
+            return call.future.result()
 
     def popen(self, command: Command, **keywords: Any) -> Process:
         """Start a command and return it running."""
@@ -204,6 +233,15 @@ class Sandbox:
         return Events(run_blocking(subscribe()), run_blocking)
 
     @property
+    def asynchronous(self) -> AsyncSandbox:
+        """The AsyncSandbox beneath. Raises FailedPrecondition in a forked child: the machine is the parent's."""
+        if self._owner != os.getpid():
+            raise FailedPrecondition(
+                f"{self._asynchronous.name} belongs to process {self._owner}; this is a fork of it"
+            )
+        return self._asynchronous
+
+    @property
     def name(self) -> str:
         """Its name, which is also the guest's host name."""
         return self.asynchronous.name
@@ -237,10 +275,12 @@ class Sandbox:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        run_blocking(self.asynchronous.__aexit__(*exc_info))
+        if self._owner == os.getpid():
+            run_blocking(self.asynchronous.__aexit__(*exc_info))
+            _RUNNING.discard(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} {self.state.value}>"
+        return f"<{type(self).__name__} {self._asynchronous.name} {self._asynchronous.state.value}>"
 
 
 class Process:
@@ -345,13 +385,15 @@ class _WritePipe(io.RawIOBase):
         super().close()
 
 
-_ALL: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+# Held until they are stopped: a machine runs on when nobody refers to its Sandbox any more.
+_RUNNING: set[Sandbox] = set()
 
 
 @atexit.register
 def _stop_all() -> None:
     """Leave no run folder behind when the interpreter ends. The guards would end the machines anyway."""
-    for sandbox in list(_ALL):
-        if sandbox.state is State.RUNNING:
-            with contextlib.suppress(SandboxError):
+    for sandbox in list(_RUNNING):
+        # A forked child has the objects, and not the machines.
+        with contextlib.suppress(SandboxError):
+            if sandbox.state in (State.RUNNING, State.FAILED):
                 sandbox.stop(timeout=0.5)

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from sandbox_nb import __version__, grammar
 from sandbox_nb.errors import DeadlineExceeded, SandboxError
@@ -107,9 +107,10 @@ def _relay(process: Process, timeout: float | None) -> int:
     assert process.stderr is not None
     # Daemons: a terminal we read from does not end when the process does.
     threading.Thread(target=_copy_input, args=(process.stdin,), daemon=True).start()
+    broken: list[OSError] = []
     outputs = [
-        threading.Thread(target=_copy_output, args=(source, sink, process), daemon=True)
-        for source, sink in ((process.stdout, sys.stdout.buffer), (process.stderr, sys.stderr.buffer))
+        threading.Thread(target=_copy_output, args=(source, _binary(sink), process, broken), daemon=True)
+        for source, sink in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
     ]
     for thread in outputs:
         thread.start()
@@ -120,24 +121,33 @@ def _relay(process: Process, timeout: float | None) -> int:
         return EXIT_TIMEOUT
     for thread in outputs:
         thread.join()
+    if broken:
+        print(f"sandbox-nb: the output could not be written: {broken[0].strerror}", file=sys.stderr)
+        return EXIT_FAILED
     return status if status >= 0 else 128 - status
+
+
+def _binary(stream: TextIO | None) -> BinaryIO:
+    """The bytes beneath a standard stream; what goes to a closed one goes nowhere."""
+    return stream.buffer if stream is not None else open(os.devnull, "wb")  # noqa: PTH123 - until exit
 
 
 def _copy_input(sink: BinaryIO) -> None:
     # The process may close its input, or end, before ours does.
-    with contextlib.suppress(OSError, ValueError):
-        while data := os.read(sys.stdin.fileno(), COPY_SIZE):
+    with sink, contextlib.suppress(OSError, ValueError):
+        while sys.stdin is not None and (data := os.read(sys.stdin.fileno(), COPY_SIZE)):
             sink.write(data)
-    sink.close()
 
 
-def _copy_output(source: BinaryIO, sink: BinaryIO, process: Process) -> None:
+def _copy_output(source: BinaryIO, sink: BinaryIO, process: Process, broken: list[OSError]) -> None:
     try:
         while data := source.read1(COPY_SIZE):  # type: ignore[attr-defined]
             sink.write(data)
             sink.flush()
-    except BrokenPipeError:
-        # Our reader has enough: so has the guest's process, as in a pipeline of the host.
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            broken.append(error)
+        # Nobody takes more, so the guest's process gets what one in a pipeline of the host would.
         with contextlib.suppress(SandboxError):
             process.send_signal(signal.SIGPIPE)
 

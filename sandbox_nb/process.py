@@ -45,6 +45,9 @@ PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 STDOUT = subprocess.STDOUT
 
+KILL_TIMEOUT = 5.0
+"""Seconds a guest gets to answer that a process was killed. One that is frozen never does."""
+
 Command = str | Sequence[str | bytes]
 """A str is for the guest's shell (``sh -c``), a list is argv."""
 
@@ -181,12 +184,23 @@ class RawProcess:
             request.tty.CopyFrom(WindowSize(rows=start.tty[0], columns=start.tty[1]))
         try:
             await process._open_pipes(request, start, open_stream)
-            process.pid = (await service.start(request)).pid
+            process.pid = await process._start(request)
             process._watch()
         except BaseException:
             process.close()
             raise
         return process
+
+    async def _start(self, request: StartRequest) -> int:
+        starting = asyncio.ensure_future(self._service.start(request))
+        try:
+            return (await asyncio.shield(starting)).pid
+        except asyncio.CancelledError:
+            # The guest starts it all the same; what nobody waits for may not run on.
+            with contextlib.suppress(SandboxError):
+                await starting
+                await self.kill()
+            raise
 
     def _watch(self) -> None:
         # The agent forgets a process once its Wait was answered, so the one call is shared by all who wait, and
@@ -260,7 +274,9 @@ class RawProcess:
     async def kill(self) -> None:
         """End it and every process it started, also those that left its session. Nothing happens if it is gone."""
         with contextlib.suppress(SandboxError):
-            await self.send_signal(signal.SIGKILL, whole_group=True)
+            await self._service.kill(
+                KillRequest(id=self.id, signal=signal.SIGKILL, all=True), timeout=KILL_TIMEOUT
+            )
 
     async def resize(self, rows: int, columns: int) -> None:
         """Tell its terminal a new size."""

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
 from sandbox_nb import process, streams
-from sandbox_nb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, ProtocolError, Unavailable
+from sandbox_nb.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    ProcessTimedOut,
+    ProtocolError,
+    Unavailable,
+)
 from sandbox_nb.events import AsyncEvents
 from sandbox_nb.guest.proto.events_ttrpc import EventsClient
 from sandbox_nb.guest.proto.files_pb2 import ReadRequest, WriteRequest
@@ -116,10 +123,10 @@ class AsyncSandbox:
         """
         self._require("start")
         wanted = Options().applying(options, keywords)
-        if self._running is not None:  # what is left of a machine that failed
-            await self._clean_up()
         self.state, self.failure = State.STARTING, None
         try:
+            if self._running is not None:  # what is left of a machine that failed
+                await self._clean_up()
             async with _deadline(timeout, f"start did not finish within {timeout} s"):
                 self._running = await launch(wanted, hostname=self.name, progress=progress)
         except BaseException:
@@ -141,8 +148,7 @@ class AsyncSandbox:
             if graceful:
                 await self._power_off(timeout)
         finally:
-            await asyncio.shield(self._clean_up())
-            self.state = State.STOPPED
+            await asyncio.shield(self._finish_stop())
 
     async def client(self) -> Client:
         """A ttrpc client to the agent, shared; not to be closed by the caller.
@@ -198,8 +204,20 @@ class AsyncSandbox:
         start = Start(command, env or {}, cwd, user, stdin=DEVNULL if data is None else PIPE)
         sink = process.Echo() if stream is True else (stream or None)
         async with self._explained():
-            raw = await self._spawn(start)
-            out, err = await process.communicate(raw, data=data or b"", sink=sink, timeout=timeout)
+            began = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(timeout):
+                    raw = await self._spawn(start)
+            except TimeoutError as error:
+                if timeout is None or isinstance(error, DeadlineExceeded):
+                    raise
+                raise ProcessTimedOut(process.describe(command), timeout, b"", b"") from None
+            left = None if timeout is None else timeout - (asyncio.get_running_loop().time() - began)
+            try:
+                out, err = await process.communicate(raw, data=data or b"", sink=sink, timeout=left)
+            except ProcessTimedOut as error:
+                error.timeout = timeout or 0.0  # what was asked for, not what the start of it had left
+                raise
         status = raw.returncode
         assert status is not None
         result: Completed[Any] = (
@@ -213,7 +231,13 @@ class AsyncSandbox:
 
     async def popen(self, command: Command, **keywords: Any) -> AsyncProcess:
         """Start a command and return it running, its pipes as asyncio streams. Keywords as for ``spawn``."""
-        return await AsyncProcess.wrap(await self.spawn(command, **keywords))
+        raw = await self.spawn(command, **keywords)
+        try:
+            return await AsyncProcess.wrap(raw)
+        except BaseException:
+            await raw.kill()
+            raw.close()
+            raise
 
     async def spawn(
         self,
@@ -367,6 +391,13 @@ class AsyncSandbox:
                 await PowerClient(running.client).off()
                 await running.machine.wait_gone()
 
+    async def _finish_stop(self) -> None:
+        # One piece of work that goes on when the stop is cancelled, so that the state never stays STOPPING.
+        try:
+            await self._clean_up()
+        finally:
+            self.state = State.STOPPED
+
     async def _clean_up(self) -> None:
         self._stop_watching()
         running, self._running = self._running, None
@@ -391,13 +422,17 @@ async def _deadline(timeout: float | None, message: str) -> AsyncIterator[None]:
 
 
 async def _beside(call: asyncio.Task[Any], transfer: Coroutine[Any, Any, T]) -> T:
-    """Carry a stream while a call waits for it. A call that fails closes the stream, so the transfer ends too."""
+    """Carry a stream while a call waits for it; a call that fails ends the transfer."""
+    carrying = asyncio.ensure_future(transfer)
     try:
-        result = await transfer
-        await call
+        await asyncio.wait({call, carrying}, return_when=asyncio.FIRST_EXCEPTION)
+        if call.done():
+            call.result()
+        return await carrying
     finally:
-        call.cancel()
-    return result
+        for task in (call, carrying):
+            task.cancel()
+        await asyncio.gather(call, carrying, return_exceptions=True)
 
 
 def _text(data: bytes) -> str:

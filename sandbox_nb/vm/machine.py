@@ -69,20 +69,22 @@ class Machine:
         with ExitStack() as undo, ExitStack() as given_away:
             ram = _memfd(spec.memory << 20)
             undo.callback(os.close, ram)
-            filling = asyncio.ensure_future(_fill(ram, template))
             qmp_end, qmp_qemu = _socket_pair(undo, given_away)
             console_end, console_qemu = _socket_pair(undo, given_away)
             console = Console(console_end, logs.console)
             undo.callback(console.close)
             fds = Fds(ram=ram, qmp=qmp_qemu.fileno(), console=console_qemu.fileno())
+            log_file = logs.qemu.open("wb", buffering=0)
+            undo.callback(log_file.close)
             child = Child.spawn(
                 command.argv(spec, fds, incoming=template is not None),
                 name="QEMU",
                 guard=guard,
                 pass_fds=(fds.ram, fds.qmp, fds.console),
-                log_file=logs.qemu.open("wb", buffering=0),
+                log_file=log_file,
             )
             given_away.close()
+            filling = asyncio.ensure_future(_fill(ram, template))
             try:
                 qmp = await _connect_qmp(qmp_end, child)
                 await filling

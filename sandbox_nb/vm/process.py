@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import subprocess
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from sandbox_nb.errors import FailedPrecondition, NotFound
+from sandbox_nb.errors import FailedPrecondition, NotFound, ResourceExhausted
 from sandbox_nb.vm.ring import Ring
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class Child:
     ) -> Child:
         """Start ``argv`` under ``guard``, handing it ``pass_fds`` beside the standard three.
 
-        Raises NotFound when the program is not there, FailedPrecondition when it cannot be started.
+        Raises NotFound when the program is not there, ResourceExhausted when descriptors, processes or memory are
+        short, FailedPrecondition when it cannot be started for another reason.
         """
         with _own_pidfd() as owner:
             command = [str(guard), str(owner), "--", *map(str, argv)]
@@ -73,7 +75,9 @@ class Child:
             except FileNotFoundError as error:
                 raise NotFound(f"{error.filename} is not there: {name} cannot be started") from error
             except OSError as error:
-                raise FailedPrecondition(f"{name} cannot be started: {error}") from error
+                short = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+                kind = ResourceExhausted if short else FailedPrecondition
+                raise kind(f"{name} cannot be started: {error}") from error
         logger.debug("%s is process %d under the guard: %s", name, process.pid, argv)
         return cls(name, process, log_file)
 

@@ -70,6 +70,20 @@ def test_a_reader_that_leaves_ends_the_command():
         assert process.stderr.read() == b""
 
 
+@pytest.mark.parametrize(
+    ("redirected", "status", "says"),
+    [("<&-", 0, b""), (">&-", 0, b""), ("2>&-", 0, b""), (">/dev/full", 125, b"No space left")],
+)
+def test_closed_and_full_standard_streams(redirected, status, says):
+    words = f"exec {sys.executable} -m sandbox_nb run -- sh -c 'cat; seq 1 20000' {redirected}"
+    done = subprocess.run(
+        ["sh", "-c", words], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30
+    )
+    assert done.returncode == status
+    assert says in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_control_c_ends_everything():
     process = subprocess.Popen(
         [sys.executable, "-m", "sandbox_nb", "run", "--", "sh", "-c", "echo up; sleep 60"],

@@ -41,9 +41,12 @@ def test_a_folder_is_no_file(sb):
         sb.read("/tmp")
 
 
+@pytest.mark.timeout(20)  # a call that fails at once ends the transfer with it, not 30 s later
 def test_a_relative_path_is_refused(sb):
     with pytest.raises(InvalidArgument, match="notes"):
         sb.read("notes")
+    with pytest.raises(InvalidArgument, match="notes"):
+        sb.write("notes", bytes(5_000_000))
 
 
 def test_a_full_guest_says_so_and_keeps_the_old_file(sb):

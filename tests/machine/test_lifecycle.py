@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sandbox_nb import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ProcessTimedOut,
     Sandbox,
     State,
     Unavailable,
@@ -130,7 +132,11 @@ def test_a_state_folder_that_cannot_be_written_is_refused(own):
 
 def qemu_pid(sandbox):
     """The QEMU below the guard of this sandbox."""
-    guard = sandbox.asynchronous._running.machine.child.pid
+    return qemu_pid_of(sandbox.asynchronous)
+
+
+def qemu_pid_of(sandbox):
+    guard = sandbox._running.machine.child.pid
     (child,) = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
     return int(child)
 
@@ -197,3 +203,71 @@ async def test_a_cancelled_start_leaves_nothing():
     assert sandbox.state is State.FAILED
     await sandbox.start()
     await sandbox.stop()
+
+
+def test_a_forked_child_can_neither_use_nor_end_its_parents_machine(own):
+    own.start()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            own.run("true")
+        except FailedPrecondition:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert own.run("echo mine").stdout == "mine\n"
+
+
+def test_an_interrupted_start_has_cleaned_up_when_it_returns(own):
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        own.start(warm=False)
+    assert own.state is State.FAILED
+    own.start()
+
+
+async def test_two_starts_of_a_failed_machine_are_one():
+    async with AsyncSandbox() as sandbox:
+        await sandbox.start()
+        sandbox._running.machine.child.kill()
+        while sandbox.state is State.RUNNING:
+            await asyncio.sleep(0.01)
+        results = await asyncio.gather(sandbox.start(), sandbox.start(), return_exceptions=True)
+        assert sorted(type(result).__name__ for result in results) == ["FailedPrecondition", "NoneType"]
+
+
+async def test_a_cancelled_stop_is_finished_all_the_same():
+    sandbox = AsyncSandbox()
+    await sandbox.start()
+    stop = asyncio.create_task(sandbox.stop())
+    await asyncio.sleep(0.001)
+    stop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+    while sandbox.state is State.STOPPING:
+        await asyncio.sleep(0.01)
+    assert sandbox.state is State.STOPPED
+
+
+async def test_commands_cancelled_at_any_moment_do_not_run_on():
+    async with AsyncSandbox() as sandbox:
+        await sandbox.start()
+        for delay in range(20):
+            running = asyncio.create_task(sandbox.run("sleep 979"))
+            await asyncio.sleep(delay / 1000)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        assert (await sandbox.run("pgrep -f 'sleep 979' | grep -v $$")).stdout == ""
+
+
+async def test_a_frozen_machine_does_not_hold_a_command_beyond_its_time():
+    async with AsyncSandbox() as sandbox:
+        await sandbox.start()
+        pid = qemu_pid_of(sandbox)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(ProcessTimedOut, match="0.5"):
+                await sandbox.run("true", timeout=0.5)
+        finally:
+            os.kill(pid, signal.SIGCONT)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
+import shutil
+import subprocess
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from support import alive, descendants
 
-from sandbox_nb import Sandbox, launch
+from sandbox_nb import AsyncSandbox, Sandbox, launch, rundir
 from sandbox_nb.vm import template
 
 
@@ -104,6 +112,121 @@ def test_a_template_torn_in_its_state_is_made_anew(cache):
     assert len(templates(cache)) == 1
 
 
+def test_a_ram_that_was_lost_ends_in_a_cold_start(cache, monkeypatch):
+    """Size and mark are right, and the machine in it never calls."""
+    monkeypatch.setattr(launch, "RESTORED_TIMEOUT", 2.0)
+    with Sandbox.started():
+        pass
+    (folder,) = templates(cache)
+    with (folder / template.RAM).open("r+b") as ram:
+        ram.write(bytes(32 << 20))
+    with Sandbox.started() as sandbox:
+        assert sandbox.boot.kind == "cold"
+        assert "did not come to life" in sandbox.boot.note
+        assert sandbox.run("echo up").stdout == "up\n"
+    with Sandbox.started() as sandbox:
+        assert sandbox.boot.kind == "warm"
+
+
+def test_a_template_removed_while_it_is_restored_ends_in_a_cold_start(cache, monkeypatch):
+    with Sandbox.started():
+        pass
+    find = template.find
+
+    def find_and_lose(*arguments):
+        found = find(*arguments)
+        template.remove(found)
+        return found
+
+    monkeypatch.setattr(template, "find", find_and_lose)
+    with Sandbox.started() as sandbox:
+        assert sandbox.boot.kind == "cold"
+        assert sandbox.run("echo up").stdout == "up\n"
+
+
+def test_a_disk_too_full_for_a_template_is_no_obstacle(cache, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(template, "write_ram", full)
+    with Sandbox.started() as sandbox:
+        assert sandbox.run("echo up").stdout == "up\n"
+    assert list(cache.iterdir()) == []
+
+
+async def test_a_start_cancelled_while_the_template_is_saved_leaves_nothing(cache, monkeypatch):
+    write_ram, saving = template.write_ram, threading.Event()
+
+    def write_slowly(*arguments):
+        saving.set()
+        time.sleep(0.3)
+        return write_ram(*arguments)
+
+    monkeypatch.setattr(template, "write_ram", write_slowly)
+    start = asyncio.create_task(AsyncSandbox().start())
+    await asyncio.to_thread(saving.wait)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert list(cache.iterdir()) == []
+
+
+def test_two_that_build_at_once_both_get_their_machine(cache):
+    def one(number):
+        with Sandbox.started(name=f"n{number}") as sandbox:
+            return sandbox.run("hostname").stdout
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(one, range(2))) == ["n0\n", "n1\n"]
+    assert len(list(cache.iterdir())) == 1
+
+
+START = """
+import sys
+from pathlib import Path
+from sandbox_nb import Sandbox, launch
+launch.templates_dir = lambda: Path(sys.argv[1])
+print("go", flush=True)
+with Sandbox.started() as sandbox:
+    sandbox.run("true")
+"""
+
+
+def start_and_kill(cache, after):
+    """Kill -9 a Python ``after`` seconds into a start, and wait for all below it to be gone."""
+    process = subprocess.Popen([sys.executable, "-c", START, str(cache)], stdout=subprocess.PIPE)
+    with process, process.stdout:
+        process.stdout.readline()
+        time.sleep(after)
+        below = descendants(process.pid)
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 5
+    while alive(below) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(below)
+
+
+@pytest.mark.parametrize("rounds", [5, pytest.param(40, marks=pytest.mark.soak)])
+def test_kill_9_at_any_point_leaves_nothing_and_the_next_start_works(cache, rounds):
+    with Sandbox.started() as first:
+        boot, (saved,) = first.boot.seconds, templates(cache)
+    with Sandbox.started() as second:
+        restore = second.boot.seconds
+    for index in range(rounds):
+        shutil.rmtree(saved, ignore_errors=True)
+        start_and_kill(cache, boot * (index + 0.5) / rounds)
+    with Sandbox.started() as sandbox:
+        assert sandbox.run("echo up").stdout == "up\n"
+    for index in range(rounds):
+        start_and_kill(cache, restore * (index + 0.5) / rounds)
+    with Sandbox.started() as sandbox:
+        assert sandbox.boot.kind == "warm"
+        assert sandbox.run("echo up").stdout == "up\n"
+    assert list(cache.iterdir()) == [saved]
+    assert {name for name in os.listdir(rundir.base()) if rundir._is_orphan(name)} == set()
+
+
 def test_a_state_qemu_does_not_take_ends_in_a_cold_start(cache):
     """The record fits the file, and yet QEMU refuses what is in it."""
     with Sandbox.started():
@@ -130,8 +253,6 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(cache, monkeypatch):
 
 
 def test_eight_at_once(cache):
-    from concurrent.futures import ThreadPoolExecutor
-
     with Sandbox.started():
         pass
 
