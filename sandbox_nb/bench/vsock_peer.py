@@ -85,8 +85,11 @@ class Device:
         self.uds = folder / "v"
         self.errors = folder / "device.log"
         command = [sys.executable, "-I", "-S", str(DEVICE), "--socket", str(self.vhost), "--uds", str(self.uds)]
-        with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen([*command, "--cid", str(cid), *arguments], stderr=errors)
+        self._control, theirs = socket.socketpair()
+        self._answers = self._control.makefile()
+        command += ["--cid", str(cid), "--control-fd", str(theirs.fileno()), *arguments]
+        with self.errors.open("ab") as errors, theirs:
+            self.process = subprocess.Popen(command, stderr=errors, pass_fds=[theirs.fileno()])
         while not self.uds.exists():
             if self.process.poll() is not None:
                 raise FailedPrecondition(f"the device ended: {self.errors.read_text()}")
@@ -106,6 +109,9 @@ class Device:
                 if not byte:
                     raise ConnectionRefusedError(f"guest port {port} refused")
                 line += byte
+        except (BrokenPipeError, ConnectionResetError) as error:  # closed with our line unread
+            sock.close()
+            raise ConnectionRefusedError(f"guest port {port} refused") from error
         except BaseException:
             sock.close()
             raise
@@ -118,6 +124,23 @@ class Device:
         sock.listen(128)
         sock.settimeout(60)
         return sock
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """The answer to a control command."""
+        self._control.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        answer = json.loads(self._answers.readline())
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["result"]
+
+    def connections(self) -> int:
+        """Connections open, opening or lingering."""
+        statistics = self.ask("statistics")
+        return len(statistics["streams"]) + int(statistics["handshakes"])
+
+    def open_files(self) -> int:
+        """File descriptors of the process."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def anonymous_kib(self) -> int:
         """The process's own memory (RssAnon), in KiB."""
@@ -134,7 +157,8 @@ class Device:
 
     def stop(self) -> None:
         """End the process as its owner would."""
-        self.process.terminate()
+        self._answers.close()
+        self._control.close()
         self.process.wait(10)
 
 
@@ -236,6 +260,15 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def wait_served(device: Device) -> None:
+    """Wait until the guest program can be reached through `device`."""
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):
+            device.dial().close()
+            return
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
