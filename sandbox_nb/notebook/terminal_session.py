@@ -62,10 +62,7 @@ class Session:
     be sent at once. ``ended`` is called once, in one of them.
     """
 
-    def __init__(
-        self, source: TerminalSource, send: Send, ended: Callable[[], None], *, readonly: bool = False
-    ) -> None:
-        self.readonly = readonly
+    def __init__(self, source: TerminalSource, send: Send, ended: Callable[[], None]) -> None:
         self.ending: str | None = None
         """In a few words how it ended; None until then."""
         self._source = source
@@ -83,13 +80,13 @@ class Session:
 
     # From views
 
-    def receive(self, message: Message, data: bytes) -> None:
+    def receive(self, message: Message, data: bytes, *, readonly: bool = False) -> None:
         """Act on the message of a view. One that makes no sense changes nothing."""
         try:
             kind, view = str(message["kind"]), str(message["view"])
             rows, cols = (max(1, min(int(message.get(key, 1)), LARGEST)) for key in ("rows", "cols"))
             at, drawn = (max(0, int(message.get(key, 0))) for key in ("at", "drawn"))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return
         now = time.monotonic()
         with self._changed:
@@ -103,7 +100,8 @@ class Session:
                     self._flow.use(view)
                 case "input":
                     self._flow.use(view)
-                    self._type(data)
+                    if not readonly:
+                        self._type(data)
                 case "bye":
                     self._flow.bye(view)
             self._settle()
@@ -189,7 +187,7 @@ class Session:
             self._cast.resize(rows, cols)
 
     def _type(self, data: bytes) -> None:
-        if self.readonly or not data or self.ending is not None:
+        if not data or self.ending is not None:
             return
         if self._input_waiting + len(data) > INPUT_LIMIT:
             log.warning("terminal: %d bytes of input dropped, the program does not read", len(data))

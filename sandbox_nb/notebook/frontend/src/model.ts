@@ -3,11 +3,12 @@
 /** The traits of `Terminal` in terminal.py. */
 export interface Traits {
   height: number;
-  font_size: number;
+  font_size: number | null;
   scrollback: number;
   readonly: boolean;
   screen_reader: boolean;
   renderer: "dom" | "webgl";
+  display_id: string;
 }
 
 /** Messages of the kernel; terminal_session.py has the table. */
@@ -34,8 +35,8 @@ export interface Model {
   send(content: object, callbacks?: Callbacks, buffers?: ArrayBuffer[]): void;
   on(event: string, callback: (...args: never[]) => void): void;
   off(event: string, callback: (...args: never[]) => void): void;
-  /** JupyterLab's and Notebook's manager knows the kernel; others need not. */
-  widget_manager?: { kernel?: Kernel | null };
+  /** JupyterLab's and Notebook's manager knows the kernel and the document; others need not. */
+  widget_manager?: { kernel?: Kernel | null; context?: { model: NotebookModel } };
 }
 
 /** A signal of Lumino, as JupyterLab's objects have them. */
@@ -48,4 +49,15 @@ export interface Kernel {
   statusChanged: Signal<string>;
   connectionStatusChanged: Signal<string>;
   disposed: Signal<void>;
+}
+
+/** The document, as far as outputs are concerned. Cells that are no code have none. */
+export interface NotebookModel {
+  cells: Iterable<{ outputs?: Outputs }>;
+}
+
+interface Outputs {
+  length: number;
+  get(index: number): { data: Record<string, unknown> };
+  set(index: number, output: object): void;
 }

@@ -10,15 +10,19 @@ const DARK = [
   "#8b949e", "#ffa198", "#7ee696", "#f2cc60", "#a5d0ff", "#e6bcff", "#8ae8f0", "#ffffff",
 ] as const;
 
+/** Options of xterm.js. Its contrast is WCAG's, and ensured for whatever colours a program picks. */
 export interface Look {
   theme: ITheme;
-  /** WCAG contrast that xterm.js ensures for whatever colours a program picks. */
-  contrast: number;
+  minimumContrastRatio: number;
   fontFamily: string;
+  fontSize: number;
 }
 
-/** Colours and font that go with the page: JupyterLab's variables where they are set, else the browser's wish. */
-export function look(): Look {
+/**
+ * Colours and font that go with the page: JupyterLab's variables where they are set, else the browser's wish.
+ * `fontSize` in pixels, or null for that of code in the page.
+ */
+export function look(fontSize: number | null): Look {
   const style = getComputedStyle(document.body);
   const variable = (name: string) => style.getPropertyValue(name).trim();
   const dark = isDark(variable("--jp-layout-color0"));
@@ -37,7 +41,8 @@ export function look(): Look {
       selectionBackground: dark ? "#264f78" : "#add6ff",
       selectionInactiveBackground: dark ? "#3a3d41" : "#e5ebf1",
     },
-    contrast: contrasting ? 7 : 4.5,
+    minimumContrastRatio: contrasting ? 7 : 4.5,
+    fontSize: fontSize ?? (parseFloat(variable("--jp-code-font-size")) || 13),
     fontFamily: variable("--jp-code-font-family") || 'Menlo, Consolas, "DejaVu Sans Mono", monospace',
   };
 }

@@ -11,12 +11,16 @@ import { Link, type Receiver } from "./link";
 import type { Model, Shape } from "./model";
 import { silence } from "./questions";
 import * as theme from "./theme";
+import { leaveTranscript } from "./transcript";
 
 /** Milliseconds a size has to last before the program hears of it: dragging an edge gives sixty a second. */
 const SETTLE = 60;
 
 /** Bytes parsed in one piece, about 10 ms of work; between pieces the browser can draw and take keys. */
 const PIECE = 32 * 1024;
+
+/** Milliseconds in which the kernel has put the transcript here, if it can. */
+const TRANSCRIPT_AFTER = 1500;
 
 const HELP =
   "Terminal. Control Shift Space leaves it, Control Shift F finds, Control Shift C copies, Control Shift V pastes.";
@@ -32,6 +36,7 @@ export class View implements Receiver {
   private readonly stop = new AbortController();
   private readonly observer = new ResizeObserver(() => this.resized());
   private settle = 0;
+  private leaving = 0;
   private opened = false;
   /** Whether what is parsed now, and what was written last, has had its answers. */
   private old = false;
@@ -60,6 +65,7 @@ export class View implements Receiver {
     // For those who script the page: the tests and the benchmark.
     Object.assign(element, { terminal: this.terminal });
     this.listen();
+    this.dress();
     // An output is rendered before it is in the page, where there is nothing to measure.
     this.observer.observe(this.host);
   }
@@ -68,6 +74,7 @@ export class View implements Receiver {
     this.stop.abort();
     this.observer.disconnect();
     window.clearTimeout(this.settle);
+    window.clearTimeout(this.leaving);
     this.link.close();
     this.terminal.dispose();
   }
@@ -94,9 +101,9 @@ export class View implements Receiver {
   }
 
   end(ending: string): void {
-    this.terminal.options.disableStdin = true;
-    this.terminal.options.cursorBlink = false;
-    this.terminal.write(`\x1b[0m\r\n\x1b[2m[${printable(ending)}]\x1b[0m\x1b[?25l`);
+    this.still();
+    this.terminal.write(`\r\n\x1b[0;2m[${printable(ending)}]\x1b[0m`);
+    this.leaving = window.setTimeout(() => leaveTranscript(this.model, this.terminal, ending), TRANSCRIPT_AFTER);
   }
 
   busy(busy: boolean): void {
@@ -108,21 +115,26 @@ export class View implements Receiver {
   }
 
   gone(): void {
+    this.still();
+    const text = "The kernel that ran this terminal is gone. Run the cell again for a new one.";
+    this.say("gone", text);
+    this.leaving = window.setTimeout(() => leaveTranscript(this.model, this.terminal, text), TRANSCRIPT_AFTER);
+  }
+
+  /** Show that nothing is taken any more. */
+  private still(): void {
+    window.clearTimeout(this.leaving);
     this.terminal.options.disableStdin = true;
     this.terminal.options.cursorBlink = false;
-    this.say("gone", "The kernel that ran this terminal is gone. Run the cell again for a new one.");
+    this.terminal.write("\x1b[?25l");
   }
 
   // Set-up
 
   private make(): Terminal {
     const { model } = this;
-    const { contrast, ...look } = theme.look();
-    this.frame(look.theme.background);
     const terminal = new Terminal({
-      ...look,
-      minimumContrastRatio: contrast,
-      fontSize: model.get("font_size"),
+      ...theme.look(model.get("font_size")),
       scrollback: model.get("scrollback"),
       disableStdin: model.get("readonly"),
       screenReaderMode: model.get("screen_reader"),
@@ -151,7 +163,7 @@ export class View implements Receiver {
     }, { signal: stop.signal });
     const { options } = this.terminal;
     model.on("change:font_size", () => {
-      options.fontSize = model.get("font_size");
+      this.dress();
       this.setHeight();
     });
     model.on("change:height", () => this.setHeight());
@@ -199,15 +211,11 @@ export class View implements Receiver {
   }
 
   private dress(): void {
-    const { contrast, ...look } = theme.look();
-    this.frame(look.theme.background);
-    Object.assign(this.terminal.options, look, { minimumContrastRatio: contrast });
+    const look = theme.look(this.model.get("font_size"));
+    Object.assign(this.terminal.options, look);
+    // Around the rows, which xterm.js leaves to the style sheet.
+    this.host.style.setProperty("--sandbox-nb-background", look.theme.background!);
     this.resized();
-  }
-
-  /** Around the rows, which xterm.js leaves to the style sheet. */
-  private frame(colour = ""): void {
-    this.host.style.setProperty("--sandbox-nb-background", colour);
   }
 
   // Size
