@@ -87,20 +87,21 @@ class Machine:
             filling = asyncio.ensure_future(_fill(ram, template))
             try:
                 qmp = await _connect_qmp(qmp_end, child)
-                await filling
             except BaseException:
                 child.kill()
-                await asyncio.wait({filling})  # the thread writes to the RAM; it must not be closed under it
+                # The thread writes to the RAM; it must not be closed under it.
+                await asyncio.gather(filling, return_exceptions=True)
                 await child.wait()
                 raise
             undo.pop_all()
         machine = cls(child, qmp, console, ram)
-        if template is not None:
-            try:
+        try:
+            await filling
+            if template is not None:
                 await machine._load(template.state)
-            except BaseException:
-                await machine.close()
-                raise
+        except BaseException:
+            await machine.close()
+            raise
         return machine
 
     async def execute(self, verb: str, arguments: dict[str, Any] | None = None) -> Any:

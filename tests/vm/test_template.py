@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 
@@ -121,3 +122,23 @@ def test_the_least_recently_used_go_when_the_cache_is_full_and_the_old_in_any_ca
     assert [found.folder.name for found in template.list_templates(tmp_path)] == ["c"]
     template.prune(tmp_path, keep="c", max_bytes=0)
     assert template.find(tmp_path, "c") is not None
+
+
+def test_what_dead_builders_of_other_templates_left_is_swept_and_not_what_is_built_now(tmp_path, ram):
+    (tmp_path / ".dead.new").mkdir()
+    (tmp_path / "torn").mkdir()
+    with template.building(tmp_path, "alive") as alive:
+        made(tmp_path, "a", ram)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".alive.new", "a"]
+        assert alive.is_dir()
+
+
+def test_a_full_disk_publishes_nothing(tmp_path, ram):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            made(tmp_path, "a", ram)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
