@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Unavailable,
         Unimplemented,
     )
+    from sandbox_nb.launch import Boot
     from sandbox_nb.options import (
         NIC,
         Disk,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         with_resources,
         with_state_dir,
     )
+    from sandbox_nb.pool import SandboxPool, in_fresh_sandbox
     from sandbox_nb.process import AsyncProcess, Completed
     from sandbox_nb.sandbox import AsyncSandbox, SandboxProtocol, State
 
@@ -62,6 +64,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "blocking": ("Sandbox", "Process"),
     "sandbox": ("AsyncSandbox", "State", "SandboxProtocol"),
     "process": ("AsyncProcess", "Completed"),
+    "pool": ("SandboxPool", "in_fresh_sandbox"),
+    "launch": ("Boot",),
     "options": (
         "Options",
         "Disk",
@@ -103,6 +107,9 @@ __all__ = [  # noqa: RUF022 - ordered by importance; a test holds it equal to _R
     "SandboxProtocol",
     "AsyncProcess",
     "Completed",
+    "SandboxPool",
+    "in_fresh_sandbox",
+    "Boot",
     "Options",
     "Disk",
     "DiskFlags",

@@ -1,4 +1,4 @@
-"""``sandbox-nb``: look whether machines can run here, build images, run a command, measure."""
+"""``sandbox-nb``: look whether machines can run here, build images and templates, run a command, measure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from sandbox_nb import __version__, grammar
-from sandbox_nb.errors import DeadlineExceeded, SandboxError
+from sandbox_nb.errors import DeadlineExceeded, FailedPrecondition, NotFound, SandboxError
 from sandbox_nb.grammar import Parser
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def _parser() -> Parser:
 
     _add_image_commands(commands.add_parser("image", help="guest images: build, list, remove"))
 
+    _add_template_commands(commands.add_parser("template", help="saved machines: make, list, remove"))
+
     bench = commands.add_parser("bench", help="measure this machine")
     bench.add_argument("rows", nargs="*", metavar="ROW", help="what to measure; everything when not said")
     bench.add_argument("--json", action="store_true", help="as JSON")
@@ -87,6 +90,18 @@ def _add_image_commands(parser: argparse.ArgumentParser) -> None:
     remove = commands.add_parser("rm", help="remove an image")
     remove.add_argument("image", metavar="NAME")
     remove.set_defaults(act=_image_remove)
+
+
+def _add_template_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="save a machine with these options, when there is none yet")
+    grammar.add_machine_options(build)
+    build.set_defaults(act=_template_build)
+    show = commands.add_parser("list", help="list the saved machines, most recently used first")
+    show.set_defaults(act=_template_list)
+    remove = commands.add_parser("rm", help="remove saved machines; running ones go on")
+    remove.add_argument("keys", nargs="+", metavar="KEY", help="the first letters of a key, or all")
+    remove.set_defaults(act=_template_remove)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -205,6 +220,49 @@ def _image_remove(arguments: argparse.Namespace) -> int:
 
     for folder in image.remove(arguments.image):
         print(folder)
+    return 0
+
+
+def _template_build(arguments: argparse.Namespace) -> int:
+    from sandbox_nb.blocking import Sandbox
+
+    if arguments.warm == "off":
+        raise grammar.UsageError("template build --warm off: that is a start that makes no template")
+    with Sandbox() as sandbox:
+        sandbox.start(progress=ShowProgress(), **grammar.machine_options(arguments))
+        boot = sandbox.boot
+    if not boot.template:
+        raise FailedPrecondition(boot.note or "another process is making this template right now")
+    print(boot.template)
+    return 0
+
+
+def _template_list(arguments: argparse.Namespace) -> int:
+    from sandbox_nb import launch
+    from sandbox_nb.vm import template
+
+    for found in template.list_templates(launch.templates_dir()):
+        machine = found.about["machine"]
+        used = datetime.fromtimestamp(found.used).isoformat(" ", "minutes")
+        print(
+            f"{found.folder.name} {machine['image']:10} {machine['accel']} {machine['cpu']:3} cpu "
+            f"{machine['memory']:6} MiB {found.disk_usage() >> 20:5} MiB on disk, used {used}"
+        )
+    return 0
+
+
+def _template_remove(arguments: argparse.Namespace) -> int:
+    from sandbox_nb import launch
+    from sandbox_nb.vm import template
+
+    found = template.list_templates(launch.templates_dir())
+    for key in arguments.keys:
+        chosen = [one for one in found if key == "all" or one.folder.name.startswith(key)]
+        if not chosen and key != "all":
+            raise NotFound(f"no template's key starts with {key}; see: sandbox-nb template list")
+        for one in chosen:
+            template.remove(one)
+            print(one.folder.name)
     return 0
 
 

@@ -72,8 +72,10 @@ class Boot:
     kind: str
     accelerator: Accelerator
     phases: dict[str, float] = field(default_factory=dict)
+    template: str = ""
+    """Key of the template it was restored from, or is the first machine of."""
     note: str = ""
-    """Why a machine that could have been restored was booted."""
+    """What kept it from being restored, or saved as a template."""
 
     @property
     def seconds(self) -> float:
@@ -163,6 +165,12 @@ class _Plan:
         found = qemu.stat()
         return {
             "sandbox_nb": __version__,
+            "machine": {
+                "image": self.image.name,
+                "accel": self.spec.accel,
+                "cpu": self.spec.cpu,
+                "memory": self.spec.memory,
+            },
             "image": self.image.digest,
             "qemu": [str(qemu), found.st_size, found.st_mtime_ns],
             "host": [accel.processor_flags(), os.uname().release] if self.accelerator.name == "kvm" else [],
@@ -267,7 +275,7 @@ async def _restored(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket] 
         boot.note = f"the template {plan.key} did not come to life and is removed: {error}"
         logger.warning("%s", boot.note)
         return None
-    boot.kind = attempt.kind
+    boot.kind, boot.template = attempt.kind, plan.key
     boot.phases |= attempt.phases
     return machine, control
 
@@ -285,7 +293,7 @@ async def _booted(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket]:
                 await _unless_gone(waits, machine, begun.device, plan.boot_timeout)
                 await machine.pause()
             with boot.phase("save"):
-                await _save(machine, plan.key, plan.identity())
+                await _save(machine, plan, boot)
         return machine, await begun.dialled(machine, boot, plan.boot_timeout)
 
 
@@ -298,14 +306,16 @@ async def _ended_on_failure(machine: Machine) -> AsyncIterator[None]:
         raise
 
 
-async def _save(machine: Machine, key: str, about: dict[str, Any]) -> None:
+async def _save(machine: Machine, plan: _Plan, boot: Boot) -> None:
     """Save the paused machine as a template. One that cannot be saved (disk full, …) is none the worse for it."""
     try:
-        with template.building(templates_dir(), key) as folder:
+        with template.building(templates_dir(), plan.key) as folder:
             if folder is not None:
-                await machine.save(folder, about)
+                await machine.save(folder, plan.identity())
+                boot.template = plan.key
     except (OSError, FailedPrecondition) as error:
-        logger.warning("no template was saved, the next start boots again: %s", error)
+        boot.note = f"no template was saved, the next start boots again: {error}"
+        logger.warning("%s", boot.note)
 
 
 def templates_dir() -> Path:

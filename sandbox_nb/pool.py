@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import InvalidArgument
+from sandbox_nb.launch import Progress
 from sandbox_nb.options import Option, Options
 from sandbox_nb.process import Command, Completed
 
@@ -21,9 +22,6 @@ __all__ = ["SandboxPool", "in_fresh_sandbox"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-Report = Callable[[int, int], None]
-"""Called with how many items are done, and how many there are."""
 
 
 def in_fresh_sandbox(
@@ -61,7 +59,7 @@ class SandboxPool(Executor):
     """
 
     def __init__(self, size: int, *options: Option, **keywords: Any) -> None:
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise InvalidArgument(f"size={size!r}: a pool needs at least one machine")
         Options().applying(options, keywords)  # wrong options are told here, not once for each item
         self._options = options
@@ -74,17 +72,21 @@ class SandboxPool(Executor):
         return self._threads.submit(call, *arguments, **named)
 
     def results(
-        self, function: Callable[..., T], items: Iterable[Any], *, progress: Report | None = None
+        self, function: Callable[..., T], items: Iterable[Any], *, progress: Progress | None = None
     ) -> list[T | Exception]:
         """Call ``function(sandbox, item)`` for each item; return what each returned, or raised, in order.
 
-        Unlike ``map``, one failure hides no other result.
+        Unlike ``map``, one failure hides no other result. ``progress`` hears of every item that is done.
         """
         futures = [self.submit(function, item) for item in items]
-        for done, _ in enumerate(as_completed(futures), start=1):
-            if progress is not None:
-                progress(done, len(futures))
-        return [_outcome(future) for future in futures]
+        try:
+            for done, _ in enumerate(as_completed(futures), start=1):
+                if progress is not None:
+                    progress("items", done, len(futures))
+            return [_outcome(future) for future in futures]
+        finally:  # an interrupt: what has not begun is not wanted any more
+            for future in futures:
+                future.cancel()
 
     def run(self, commands: Iterable[Command], **keywords: Any) -> Iterator[Completed[Any]]:
         """Run each command in a machine of its own; yield how each ended, in order. Keywords as for ``run``."""

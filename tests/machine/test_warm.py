@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 from support import alive, descendants
 
-from sandbox_nb import AsyncSandbox, Sandbox, launch, rundir
+from sandbox_nb import AsyncSandbox, Sandbox, cli, launch, rundir
 from sandbox_nb.vm import template
 
 
@@ -262,3 +262,30 @@ def test_eight_at_once(cache):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(8))) == [("warm", f"n{number}") for number in range(8)]
+
+
+def test_templates_from_the_command_line(cache, capsys):
+    assert cli.main(["template", "list"]) == 0
+    assert capsys.readouterr().out == ""
+    assert cli.main(["template", "build", "--cpu", "1", "--memory", "300"]) == 0
+    key = capsys.readouterr().out.strip()
+    assert cli.main(["template", "build", "--cpu", "1", "--memory", "300"]) == 0
+    assert capsys.readouterr().out.strip() == key
+    assert cli.main(["template", "list"]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith(key)
+    assert "300 MiB" in line
+    assert cli.main(["template", "rm", "nothing-like-it"]) == 125
+    assert "template list" in capsys.readouterr().err
+    assert cli.main(["template", "rm", key[:8]]) == 0
+    assert capsys.readouterr().out.strip() == key
+    assert list(cache.iterdir()) == []
+    assert cli.main(["template", "rm", "all"]) == 0
+    assert cli.main(["template", "build", "--warm", "off"]) == 2
+
+
+def test_a_template_that_cannot_be_saved_is_told_by_the_command_line(cache, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "templates_dir", lambda: cache / "file" / "below")
+    (cache / "file").touch()
+    assert cli.main(["template", "build"]) == 125
+    assert "no template was saved" in capsys.readouterr().err
