@@ -119,7 +119,9 @@ def test_type_and_see_the_answer_at_the_size_of_the_widget(lab, page):
     rows = page.locator(".xterm-rows > div").count()
     see(page, f"{rows} ")
     assert rows == 14
-    page.keyboard.type("sleep 100\n")
+    # The program says when it is ready for the key; before, the shell might take it.
+    page.keyboard.type("sh -c 'trap \"exit 130\" INT; echo go-$((1 + 1)); while :; do sleep 1; done'\n")
+    see(page, "go-2")
     page.keyboard.press("Control+C")
     page.keyboard.type("echo back-$?\n")
     see(page, "back-130")
