@@ -38,7 +38,7 @@ FLAGS = (
 START_TIMEOUT = 60.0
 """Seconds for a server to answer, or for a notebook to be ready, on a machine that is busy."""
 
-# Resolves when the notebook in front has a kernel that is idle. JupyterLab and Notebook both offer the application.
+# Resolves when the notebook in front has an idle kernel. JupyterLab and Notebook both offer the application.
 _READY = """async () => {
     while (!window.jupyterapp) await new Promise(done => setTimeout(done, 50));
     await window.jupyterapp.restored;
@@ -171,7 +171,7 @@ class Server:
         own["IPYTHONDIR"] = str(Path(self._home.name, "ipython"))
         # A package that is not installed but run from its folder is found by the kernel too.
         own["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        return os.environ | own | self._extra_env
+        return {**os.environ, **own, **self._extra_env}
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
