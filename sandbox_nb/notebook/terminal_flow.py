@@ -39,8 +39,14 @@ BUSY = 192 * 1024
 TICK = 0.008
 """Seconds between messages while output keeps coming: two a frame, far below the limit of 1000 a second."""
 
+PATIENCE = 0.064
+"""Seconds for which a busy view's next message may grow to a whole CHUNK."""
+
 PING = 1.0
 """Seconds after which a view that owes an acknowledgement is asked whether it missed something."""
+
+VIEWS = 32
+"""Views that are remembered, since pages go without a word. One forgotten and heard of again is asked who it is."""
 
 LEASE = 3.0
 """Seconds after which such a view is no longer waited for."""
@@ -98,6 +104,8 @@ class Flow:
         view = self._views.get(name)
         if view is None:
             view = self._views[name] = View(rows, cols, self._use(), begin, now, now)
+            if len(self._views) > VIEWS:
+                del self._views[min(self._views, key=lambda name: self._views[name].used)]
         view.rows, view.cols, view.heard = rows, cols, now
         # A busy kernel may find several copies of one hello; one replay answers them all.
         if at != view.wants or now - view.wanted >= PING:
@@ -133,6 +141,10 @@ class Flow:
 
     # What follows from it
 
+    def knows(self, name: str) -> bool:
+        """Whether this view has said hello, and is remembered."""
+        return name in self._views
+
     @property
     def leader(self) -> str | None:
         """The view used last."""
@@ -161,7 +173,7 @@ class Flow:
         if self.urgent:
             return 0.0
         if size < CHUNK and self._outstanding() >= BUSY:
-            return None if self._outstanding() + size >= WINDOW else max(0.0, self._last + 8 * TICK - now)
+            return max(0.0, self._last + PATIENCE - now)
         return max(0.0, self._last + TICK - now)
 
     def take(self, now: float) -> tuple[int, bytes]:

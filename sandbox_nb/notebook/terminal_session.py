@@ -13,6 +13,7 @@ view   ``focus``                                        the view was focused
 view   ``input``, and a buffer                          the user typed or pasted
 view   ``bye``                                          the view is gone
 kernel ``welcome`` view, at, answered, and as ``size``  the answer to hello: bytes go on with ``at``
+kernel ``who`` view                                      say hello
 kernel ``output`` at, and a buffer                      bytes from ``at`` on
 kernel ``size`` rows, cols, leader                      the terminal's size and the view that sets it
 kernel ``sync`` at                                      all below ``at`` was sent: ack, or hello if it was lost
@@ -104,6 +105,8 @@ class Session:
                         self._type(data)
                 case "bye":
                     self._flow.bye(view)
+            if kind not in ("hello", "bye") and not self._flow.knows(view):
+                self._send({"kind": "who", "view": view}, None)
             self._settle()
             self._changed.notify_all()
             if kind == "input" and len(data) <= KEYS:

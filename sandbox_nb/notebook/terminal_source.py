@@ -13,12 +13,15 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 READ = 64 * 1024
 """Bytes asked for at a time."""
+
+ENDING = 2.0
+"""Seconds a program is given to end once its terminal is closed."""
 
 
 class TerminalSource(Protocol):
@@ -108,62 +111,66 @@ class LocalPty:
         argv: Sequence[str] = ("/bin/sh", "-i"),
         *,
         env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
+        cwd: str | os.PathLike[str] | None = None,
     ) -> None:
         self._argv = list(argv)
         kept = {name: value for name, value in os.environ.items() if name not in {"LINES", "COLUMNS"}}
         self._env = kept | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | dict(env or {})
         self._cwd = cwd
-        self._master = -1
         self._process: subprocess.Popen[bytes] | None = None
-        self._wake_read, self._wake_write = socket.socketpair()
+        self._lock = threading.Lock()
+        self._users = 0
+        self._closed = False
+        self._descriptors: tuple[int, int] | None = None
+        """The terminal's and an eventfd's, which wakes those who wait for it; None before open and when let go."""
 
     def open(self, rows: int, cols: int) -> None:
-        self._master, slave = pty.openpty()
+        with self._lock:
+            if self._closed:
+                return
+            master, slave = pty.openpty()
+            self._descriptors = master, os.eventfd(0)
         try:
-            os.set_blocking(self._master, False)
+            os.set_blocking(master, False)
             self.resize(rows, cols)
-            # A session leader gets the first terminal it opens as its controlling one (tty_ioctl(4)); done by a
-            # shell, since code of ours between fork and exec may deadlock in a process with threads.
-            adopt = 'tty=$1; shift; exec "$@" <>"$tty" >&0 2>&0'
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", adopt, "sh", os.ttyname(slave), *self._argv],
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                start_new_session=True,
-                env=self._env,
-                cwd=self._cwd,
-            )
+            self._process = self._start(slave)
         finally:
             # Ours would keep the terminal open after its last program.
             os.close(slave)
 
     def read(self) -> bytes:
-        while self._wait(select.POLLIN):
-            try:
-                return os.read(self._master, READ)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                # The kernel's word for a terminal that no program has open any more.
-                if error.errno != errno.EIO:
-                    raise
-                return b""
+        with self._terminal() as (master, wake):
+            while _ready(master, select.POLLIN, wake):
+                try:
+                    return os.read(master, READ)
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    # The kernel's word for a terminal that no program has open any more.
+                    if error.errno != errno.EIO:
+                        raise
+                    break
         return b""
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
-        while view and self._wait(select.POLLOUT):
-            with contextlib.suppress(BlockingIOError):
-                view = view[os.write(self._master, view) :]
+        with self._terminal() as (master, wake):
+            while view and _ready(master, select.POLLOUT, wake):
+                with contextlib.suppress(BlockingIOError):
+                    view = view[os.write(master, view) :]
 
     def resize(self, rows: int, cols: int) -> None:
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+        with self._terminal() as (master, _):
+            fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
     def close(self) -> None:
-        self._wake_write.close()
-        if self._process is not None:
+        with self._lock:
+            self._closed = True
+            if self._descriptors is not None:
+                os.eventfd_write(self._descriptors[1], 1)
+            self._let_go()
+        # The group is ours as long as its leader has not been waited for.
+        if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGHUP)
 
@@ -171,14 +178,50 @@ class LocalPty:
         if self._process is None:
             return "closed"
         try:
-            status = self._process.wait(timeout=2)
+            status = self._process.wait(timeout=ENDING)
         except subprocess.TimeoutExpired:
             return "closed"
         return f"exited with status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
 
-    def _wait(self, event: int) -> bool:
-        """Wait until the terminal is ready; False once close was called."""
-        poll = select.poll()
-        poll.register(self._master, event)
-        poll.register(self._wake_read, select.POLLIN)
-        return self._wake_read.fileno() not in dict(poll.poll())
+    def _start(self, slave: int) -> subprocess.Popen[bytes]:
+        # A session's leader gets the first terminal it opens as its controlling one (tty_ioctl(4)). A shell does
+        # so, since code of ours between fork and exec may deadlock in a process with threads.
+        adopt = 'tty=$1; shift; exec "$@" <>"$tty" >&0 2>&0'
+        return subprocess.Popen(
+            ["/bin/sh", "-c", adopt, "sh", os.ttyname(slave), *self._argv],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env=self._env,
+            cwd=self._cwd,
+        )
+
+    @contextlib.contextmanager
+    def _terminal(self) -> Iterator[tuple[int, int]]:
+        """The descriptors, which stay ours until the last user is done: their numbers may be reused after that."""
+        with self._lock:
+            descriptors = self._descriptors or (-1, -1)
+            self._users += 1
+        try:
+            yield descriptors
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._let_go()
+
+    def _let_go(self) -> None:
+        if self._closed and self._users == 0 and self._descriptors is not None:
+            for descriptor in self._descriptors:
+                os.close(descriptor)
+            self._descriptors = None
+
+
+def _ready(descriptor: int, event: int, wake: int) -> bool:
+    """Wait until ``descriptor`` is ready; False when it is none, or once ``wake`` is readable."""
+    if descriptor < 0:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, event)
+    poll.register(wake, select.POLLIN)
+    return wake not in dict(poll.poll())

@@ -111,6 +111,9 @@ export class Link {
       case "welcome":
         if (message.view === this.name) this.welcome(message);
         break;
+      case "who":
+        if (message.view === this.name) this.hello();
+        break;
       case "output": {
         const { buffer, byteOffset, byteLength } = buffers[0]!;
         if (this.welcomed) this.output(message.at, new Uint8Array(buffer, byteOffset, byteLength));

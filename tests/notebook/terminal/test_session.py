@@ -1,0 +1,312 @@
+"""A session between a source made of queues and a page made of a list."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+
+import pytest
+
+from sandbox_nb.notebook import terminal_session
+from sandbox_nb.notebook.terminal_flow import KEEP, WINDOW
+from sandbox_nb.notebook.terminal_session import Session
+
+
+class Source:
+    """Puts out what the test gives it, and writes down what it is told."""
+
+    def __init__(self):
+        self.outputs = queue.Queue()
+        self.calls = queue.Queue()
+        self.reads = 0
+        self.closed = threading.Event()
+
+    def open(self, rows, cols):
+        self.calls.put(("open", rows, cols))
+
+    def read(self):
+        self.reads += 1
+        data = self.outputs.get()
+        if isinstance(data, Exception):
+            raise data
+        return data
+
+    def write(self, data):
+        self.calls.put(("write", data))
+
+    def resize(self, rows, cols):
+        self.calls.put(("resize", rows, cols))
+
+    def close(self):
+        self.closed.set()
+        self.outputs.put(b"")
+
+    def ending(self):
+        return "the test said so"
+
+    def call(self):
+        return self.calls.get(timeout=10)
+
+
+class Page:
+    """A page with one view; it acknowledges only when the test says so."""
+
+    def __init__(self, name="v"):
+        self.name = name
+        self.messages = []
+        self.bytes = {}
+        self.changed = threading.Condition()
+
+    def send(self, message, data):
+        with self.changed:
+            self.messages.append(message)
+            if message["kind"] == "output":
+                self.bytes |= {message["at"] + n: byte for n, byte in enumerate(data)}
+            self.changed.notify_all()
+
+    def wait(self, condition, timeout=10):
+        with self.changed:
+            assert self.changed.wait_for(condition, timeout), self.messages[-5:]
+
+    def kinds(self):
+        return [message["kind"] for message in self.messages]
+
+    def last(self, kind):
+        return next(message for message in reversed(self.messages) if message["kind"] == kind)
+
+    @property
+    def text(self):
+        return bytes(self.bytes[n] for n in sorted(self.bytes))
+
+
+class Room:
+    def __init__(self):
+        self.source, self.page = Source(), Page()
+        self.ended = threading.Event()
+        self.session = Session(self.source, self.send, self.ended.set)
+        self.acknowledges = False
+
+    def send(self, message, data):
+        self.page.send(message, data)
+        if self.acknowledges and message["kind"] == "output":
+            self.say("ack", view="later", drawn=message["at"] + len(data))
+
+    def say(self, kind, data=b"", view="v", **fields):
+        self.session.receive({"kind": kind, "view": view, **fields}, data)
+
+    def hello(self, view="v", rows=24, cols=80, at=0):
+        self.say("hello", view=view, rows=rows, cols=cols, at=at)
+
+
+@pytest.fixture
+def room():
+    room = Room()
+    yield room
+    room.session.close()
+    assert room.ended.wait(10)
+
+
+def test_the_source_begins_with_the_size_of_the_first_view(room):
+    assert room.source.calls.empty()
+    room.hello(rows=31, cols=97)
+    assert room.source.call() == ("open", 31, 97)
+    assert room.page.last("welcome") == {
+        "kind": "welcome", "view": "v", "at": 0, "answered": 0, "rows": 31, "cols": 97, "leader": "v",
+    }  # fmt: skip
+
+
+def test_output_reaches_the_page_and_input_the_source(room):
+    room.hello()
+    room.source.outputs.put(b"$ ")
+    room.page.wait(lambda: room.page.text == b"$ ")
+    room.say("input", b"ls\r")
+    assert room.source.call()[0] == "open"
+    assert room.source.call() == ("write", b"ls\r")
+
+
+def test_sizes_follow_the_leader_and_reach_every_view(room):
+    room.hello("a", 10, 40)
+    room.hello("b", 20, 80)
+    assert [room.source.call() for _ in range(2)] == [("open", 10, 40), ("resize", 20, 80)]
+    room.say("size", view="a", rows=11, cols=41)
+    room.say("focus", view="a")
+    assert room.source.call() == ("resize", 11, 41)
+    assert room.page.last("size") == {"kind": "size", "rows": 11, "cols": 41, "leader": "a"}
+    room.say("input", b"x", view="b")
+    assert sorted(room.source.call()[0] for _ in range(2)) == ["resize", "write"]
+    assert room.page.last("size")["leader"] == "b"
+
+
+def test_a_size_of_one_by_one_is_taken_and_a_mad_one_bounded(room):
+    room.hello(rows=1, cols=1)
+    assert room.source.call() == ("open", 1, 1)
+    room.say("size", rows=-5, cols=10**9)
+    assert room.source.call() == ("resize", 1, terminal_session.LARGEST)
+
+
+NONSENSE = [
+    {},
+    [],
+    None,
+    "hello",
+    {"kind": "hello"},
+    {"kind": "hello", "view": "v", "rows": "many"},
+    {"kind": "hello", "view": "v", "at": None},
+    {"kind": "size", "view": "v", "rows": float("inf")},
+    {"kind": "dance", "view": "v"},
+]
+
+
+@pytest.mark.parametrize("message", NONSENSE)
+def test_a_message_that_makes_no_sense_changes_nothing(room, message):
+    room.session.receive(message, b"")
+    assert room.source.calls.empty()
+
+
+def test_a_view_nobody_knows_is_asked_who_it_is(room):
+    room.hello("a")
+    room.say("focus", view="stranger")
+    assert room.page.last("who") == {"kind": "who", "view": "stranger"}
+
+
+def test_keys_of_a_view_that_may_only_look_are_dropped(room):
+    room.hello()
+    room.session.receive({"kind": "input", "view": "v"}, b"rm -rf /\r", readonly=True)
+    room.session.write(b"from Python")
+    assert [room.source.call() for _ in range(2)] == [("open", 24, 80), ("write", b"from Python")]
+
+
+def test_output_is_not_read_while_a_megabyte_is_unacknowledged(room):
+    room.hello()
+    piece = b"x" * 65536
+    for _ in range(40):
+        room.source.outputs.put(piece)
+    room.page.wait(lambda: len(room.page.bytes) == WINDOW)
+    time.sleep(0.2)
+    reads = room.source.reads
+    assert reads == WINDOW // len(piece)
+    room.say("ack", drawn=len(piece))
+    room.page.wait(lambda: len(room.page.bytes) == WINDOW + len(piece))
+    assert room.source.reads <= reads + 2
+
+
+def test_without_a_view_the_program_runs_on_and_memory_is_bounded(room):
+    room.hello()
+    room.say("bye")
+    piece = bytes(65536)
+    for _ in range(100):
+        room.source.outputs.put(piece)
+    deadline = time.monotonic() + 10
+    while not room.source.outputs.empty() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    room.source.outputs.put(b"\nlast")
+    room.acknowledges = True
+    room.hello("later")
+    room.page.wait(lambda: room.page.text.endswith(b"last"))
+    assert len(room.page.bytes) <= KEEP + len("\nlast"), "which may have come after hello"
+    assert len(room.session.tail()[0]) <= KEEP
+
+
+def test_what_was_sent_is_replayed_and_marked_as_answered(room):
+    room.hello()
+    room.source.outputs.put(b"question?")
+    room.page.wait(lambda: room.page.text == b"question?")
+    room.say("ack", drawn=9)
+    room.page.bytes.clear()
+    room.hello("reloaded")
+    room.page.wait(lambda: room.page.text == b"question?")
+    assert room.page.last("welcome")["answered"] == 9
+
+
+def test_a_view_that_says_nothing_is_asked(room, monkeypatch):
+    monkeypatch.setattr("sandbox_nb.notebook.terminal_flow.PING", 0.1)
+    room.hello()
+    room.source.outputs.put(b"lost on the way")
+    room.page.wait(lambda: "sync" in room.page.kinds())
+    assert room.page.last("sync")["at"] == 15
+
+
+def test_the_end_is_told_with_its_reason_also_to_views_that_come_later(room):
+    room.hello()
+    room.source.outputs.put(b"bye\r\n")
+    room.source.outputs.put(b"")
+    assert room.ended.wait(10)
+    assert room.page.last("end") == {"kind": "end", "at": 5, "ending": "the test said so"}
+    assert room.session.ending == "the test said so"
+    room.page.messages.clear()
+    room.hello("later")
+    room.page.wait(lambda: "end" in room.page.kinds())
+
+
+@pytest.mark.parametrize("where", ["open", "read", "write", "resize"])
+def test_a_source_that_raises_ends_the_terminal_with_its_message_and_one_line_in_the_log(where, caplog):
+    room = Room()
+
+    def fail(*_):
+        raise RuntimeError("the cable is cut")
+
+    if where == "read":
+        room.source.outputs.put(RuntimeError("the cable is cut"))
+    else:
+        setattr(room.source, where, fail)
+    with caplog.at_level(logging.INFO):
+        room.hello()
+        room.say("input", b"x")
+        room.say("size", rows=5, cols=5)
+        assert room.ended.wait(10)
+    assert room.session.ending == "the cable is cut"
+    assert room.source.closed.is_set()
+    assert [record.getMessage() for record in caplog.records] == ["terminal: RuntimeError: the cable is cut"]
+    assert not caplog.records[0].exc_info
+
+
+def test_close_ends_everything_and_may_be_called_again():
+    before = threading.active_count()
+    room = Room()
+    room.hello()
+    room.session.close()
+    room.session.close()
+    assert room.ended.wait(10)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_a_session_closed_before_it_began_has_ended(caplog):
+    room = Room()
+    room.session.close()
+    assert room.ended.wait(10)
+    room.hello()
+    assert room.source.calls.empty()
+    assert room.page.last("end")["ending"] == "closed"
+
+
+def test_input_beyond_what_is_kept_is_dropped_with_a_line_in_the_log(room, caplog):
+    room.hello()
+    assert room.source.call()[0] == "open"
+    hold = threading.Event()
+    room.source.write = lambda data: hold.wait(10)
+    room.session.write(b"x" * terminal_session.INPUT_LIMIT)
+    room.session.write(b"one too many")
+    hold.set()
+    assert "input dropped" in caplog.text
+
+
+def test_a_recording_has_what_came_before_and_after_and_ends_with_the_session(room, tmp_path):
+    room.hello(rows=10, cols=40)
+    room.source.outputs.put(b"before ")
+    room.page.wait(lambda: room.page.text == b"before ")
+    room.session.record(tmp_path / "x.cast", 24, 80)
+    room.source.outputs.put(b"after")
+    room.page.wait(lambda: room.page.text == b"before after")
+    room.say("size", rows=11, cols=41)
+    room.session.close()
+    assert room.ended.wait(10)
+    text = (tmp_path / "x.cast").read_text()
+    assert '"width": 40, "height": 10' in text
+    assert [line.partition(", ")[2] for line in text.splitlines()[1:]] == [
+        '"o", "before "]', '"o", "after"]', '"r", "41x11"]',
+    ]  # fmt: skip
