@@ -242,12 +242,10 @@ def _template_list(arguments: argparse.Namespace) -> int:
     from sandbox_nb.vm import template
 
     for found in template.list_templates(launch.templates_dir()):
-        machine = found.about["machine"]
+        # The cache is also that of other versions, whose records may say other things.
+        machine = " ".join(f"{name}={value}" for name, value in found.about.get("machine", {}).items())
         used = datetime.fromtimestamp(found.used).isoformat(" ", "minutes")
-        print(
-            f"{found.folder.name} {machine['image']:10} {machine['accel']} {machine['cpu']:3} cpu "
-            f"{machine['memory']:6} MiB {found.disk_usage() >> 20:5} MiB on disk, used {used}"
-        )
+        print(f"{found.folder.name} {found.disk_usage() >> 20:5} MiB, used {used}  {machine}")
     return 0
 
 

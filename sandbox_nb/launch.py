@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 
-from sandbox_nb import __version__, binaries, rundir, ttrpc
+from sandbox_nb import __version__, binaries, rundir, timeline, ttrpc
 from sandbox_nb.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -81,6 +81,20 @@ class Boot:
     def seconds(self) -> float:
         """From the call of ``start`` to a machine ready for commands."""
         return sum(self.phases.values())
+
+    @property
+    def title(self) -> str:
+        """Kind, accelerator and time in a line."""
+        return f"{self.kind} start in {timeline.duration(self.seconds)} on {self.accelerator}"
+
+    def _repr_html_(self) -> str:
+        return timeline.svg(self.title, self.phases)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
+    def __str__(self) -> str:
+        return timeline.text(self.title, self.phases)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:

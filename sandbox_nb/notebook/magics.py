@@ -19,6 +19,7 @@ from sandbox_nb.process import Completed
 from sandbox_nb.sandbox import State
 
 if TYPE_CHECKING:
+    from sandbox_nb.launch import Boot
     from sandbox_nb.notebook.terminal import Terminal
 
 DEFAULT_NAME = "sandbox"
@@ -110,6 +111,10 @@ class SandboxMagics(Magics):
         if result.returncode and not arguments.no_raise:
             raise _failed(result, "the cell" if arguments.cell is not None else shlex.join(command))
 
+    def timeline(self, arguments: argparse.Namespace) -> Boot:
+        """Show the phases of a machine's start as a picture."""
+        return self._find(arguments.name).boot
+
     def terminal(self, arguments: argparse.Namespace) -> Terminal:
         """Show a terminal: a login shell in the guest, a command, a stream, or the console."""
         from sandbox_nb.notebook.guest_terminal import open_terminal
@@ -167,6 +172,8 @@ def _parser(magics: SandboxMagics) -> Parser:
     stop.add_argument("--all", action="store_true", help="stop every machine of this notebook")
 
     _command(commands, "status", magics.status)
+
+    _command(commands, "timeline", magics.timeline)
 
     terminal = _command(commands, "terminal", magics.terminal)
     terminal.add_argument("--command", metavar="CMD", help="what to run instead of a login shell")

@@ -274,7 +274,7 @@ def test_templates_from_the_command_line(cache, capsys):
     assert cli.main(["template", "list"]) == 0
     line = capsys.readouterr().out
     assert line.startswith(key)
-    assert "300 MiB" in line
+    assert "memory=300" in line
     assert cli.main(["template", "rm", "nothing-like-it"]) == 125
     assert "template list" in capsys.readouterr().err
     assert cli.main(["template", "rm", key[:8]]) == 0
