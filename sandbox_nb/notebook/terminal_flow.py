@@ -46,7 +46,7 @@ PING = 1.0
 """Seconds after which a view that owes an acknowledgement is asked whether it missed something."""
 
 VIEWS = 32
-"""Views that are remembered, since pages go without a word. One forgotten and heard of again is asked who it is."""
+"""Views that are remembered, since pages go without a word. One forgotten is asked who it is when it calls."""
 
 LEASE = 3.0
 """Seconds after which such a view is no longer waited for."""

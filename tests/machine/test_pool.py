@@ -72,12 +72,14 @@ def test_submit_passes_arguments_by_place_and_name(pool):
 
 def test_no_more_machines_than_its_size():
     at_once, most, lock = [0], [0], threading.Lock()
+    both_are_there = threading.Barrier(2, timeout=60)
 
     def stay(sandbox, _):
         with lock:
             at_once[0] += 1
             most[0] = max(most[0], at_once[0])
-        sandbox.run("sleep 0.2")
+        both_are_there.wait()
+        sandbox.run("true")
         with lock:
             at_once[0] -= 1
 
