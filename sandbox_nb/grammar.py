@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.options import Options
 
-_INTEGERS = {"cpu", "memory"}
+_INTEGERS = {"cpu", "memory", "standby"}
 
 
 class UsageError(InvalidArgument):

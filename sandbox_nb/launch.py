@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 
-from sandbox_nb import __version__, binaries, rundir, timeline, ttrpc
+from sandbox_nb import __version__, binaries, rundir, standby, timeline, ttrpc
 from sandbox_nb.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -41,6 +41,7 @@ from sandbox_nb.guest.image import Image
 from sandbox_nb.guest.proto.setup_pb2 import ConfigureRequest, RootDisk
 from sandbox_nb.guest.proto.setup_ttrpc import SetupClient
 from sandbox_nb.options import Options
+from sandbox_nb.standby import Shelf
 from sandbox_nb.ttrpc import Client, StatusError
 from sandbox_nb.vm import accel, command, template
 from sandbox_nb.vm.accel import Accelerator
@@ -150,6 +151,10 @@ class _Called:
     state_dir: Path
     _undo: AsyncExitStack
 
+    @property
+    def alive(self) -> bool:
+        return self.machine.child.returncode is None and self.device.returncode is None
+
     async def close(self) -> None:
         """End the machine and remove what it left. Idempotent."""
         await self._undo.aclose()
@@ -223,13 +228,19 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
     began = time.perf_counter()
     plan = await _plan(options, progress)
     boot = Boot("cold", plan.accelerator, {"prepare": time.perf_counter() - began})
+    shelf = standby.shelf(plan.key, lambda: _paused(plan), plan.spec.memory) if options.standby else None
     async with AsyncExitStack() as undo:
-        called = await _called(plan, boot, options.state_dir)
+        called = await _taken(shelf, boot) if shelf is not None and options.state_dir is None else None
+        if called is None:
+            called = await _called(plan, boot, options.state_dir)
         undo.push_async_callback(called.close)
         with boot.phase("configure"):
             client = await Client.from_socket(called.control, map_error=_map_error)
             undo.push_async_callback(client.aclose)
             await SetupClient(client).configure(_configuration(options, hostname, plan.image))
+        if shelf is not None:
+            shelf.want(options.standby)
+            undo.push_async_callback(shelf.leave, options.standby)
         return Running(
             called.machine, called.device, client, plan.image, boot, called.uds, called.state_dir, undo.pop_all()
         )
@@ -251,6 +262,26 @@ async def _plan(options: Options, progress: Progress | None) -> _Plan:
         preload=options.wants_warm,
     )
     return _Plan(spec, found, accelerator, warm=options.wants_warm)
+
+
+async def _paused(plan: _Plan) -> _Called:
+    """A machine to stand by: its agent has called, and it is paused."""
+    called = await _called(plan, Boot("cold", plan.accelerator), None)
+    async with _ended_on_failure(called):
+        await called.machine.pause()
+    return called
+
+
+async def _taken(shelf: Shelf[_Called], boot: Boot) -> _Called | None:
+    """Let a machine that stood by run on, if there is one."""
+    called = await shelf.take()
+    if called is None:
+        return None
+    with boot.phase("take"):
+        async with _ended_on_failure(called):
+            await called.machine.resume()
+    boot.kind = "standby"
+    return called
 
 
 async def _called(plan: _Plan, boot: Boot, wanted_state_dir: str | os.PathLike[str] | None) -> _Called:
@@ -312,7 +343,7 @@ async def _booted(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket]:
 
 
 @contextlib.asynccontextmanager
-async def _ended_on_failure(machine: Machine) -> AsyncIterator[None]:
+async def _ended_on_failure(machine: Machine | _Called) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:

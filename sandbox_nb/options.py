@@ -42,6 +42,8 @@ MAX_CPU = 255
 MIN_MEMORY = 96
 """MiB below which Debian's generic kernel and our initrd do not boot reliably."""
 
+MAX_STANDBY = 64
+
 DEFAULT_CPU = 1
 DEFAULT_MEMORY = 256
 
@@ -136,6 +138,11 @@ class Options:
         "restore a saved machine: auto and on make one the first time, off boots",
         choices=("auto", "on", "off"),
     )
+    standby: int = _option(
+        0,
+        "machines like this one to keep restored and paused for the next starts while it runs",
+        metavar="N",
+    )
     network: str = _option("none", "network: none, or user for QEMU's user-mode network", choices=("none", "user"))
     disks: tuple[Disk, ...] = field(default=())
     filesystems: tuple[Filesystem, ...] = field(default=())
@@ -174,6 +181,7 @@ class Options:
         """
         self._check_resources()
         self._check_choices()
+        self._check_standby()
         for argument in self.init_args:
             _check_init_arg(argument)
         _check_each("disks", self.disks, Disk)
@@ -213,6 +221,12 @@ class Options:
             raise InvalidArgument(f"memory={self.memory!r}: at least {MIN_MEMORY} (MiB) is needed to boot")
         if self.memory > (available := _host_memory_mib()):
             raise InvalidArgument(f"memory={self.memory}: this host has {available} MiB")
+
+    def _check_standby(self) -> None:
+        if not _is_int(self.standby) or not 0 <= self.standby <= MAX_STANDBY:
+            raise InvalidArgument(f"standby={self.standby!r}: a whole number from 0 to {MAX_STANDBY} is needed")
+        if self.standby and not self.wants_warm:
+            raise InvalidArgument(f"standby={self.standby} with warm=off: what stands by is a restored machine")
 
     def _check_choices(self) -> None:
         for option in dataclasses.fields(self):

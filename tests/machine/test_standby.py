@@ -1,0 +1,115 @@
+"""Machines that stand by: taken in an instant, like any other in use, and gone with who wanted them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+from support import descendants
+
+from sandbox_nb import AsyncSandbox, InvalidArgument, Sandbox, standby
+
+
+def shelves():
+    return [shelf for kinds in standby._SHELVES.values() for shelf in kinds.values()]
+
+
+def standing_by():
+    return sum(map(len, shelves()))
+
+
+def wait_until(number):
+    deadline = time.monotonic() + 60
+    while standing_by() != number:
+        assert time.monotonic() < deadline, f"{standing_by()} stand by, not {number}"
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(standby, "QUIET", 0.0)
+    monkeypatch.setattr(standby, "LOOK_AGAIN", 0.1)
+
+
+def test_the_next_start_takes_one_and_another_takes_its_place():
+    with Sandbox.started(name="zero", standby=2) as zero:
+        wait_until(2)
+        with Sandbox.started(name="one", standby=2, init_args=["x"]) as one:
+            assert one.boot.kind == "standby"
+            assert set(one.boot.phases) == {"prepare", "take", "configure"}
+            assert one.run("hostname").stdout == "one\n"
+            assert one.read("/run/sandbox_nb/init_args") == b"x\0"
+            for question in ("head -c 16 /dev/urandom | od -x", "cat /etc/machine-id"):
+                assert one.run(question, check=True).stdout != zero.run(question, check=True).stdout
+            wait_until(2)
+        assert zero.run("echo still").stdout == "still\n"
+    assert standing_by() == 0
+
+
+def test_it_has_the_hosts_clock_however_long_it_stood():
+    with Sandbox.started(standby=1):
+        wait_until(1)
+        time.sleep(2)
+        with Sandbox.started(standby=1) as taken:
+            assert taken.boot.kind == "standby"
+            before = time.time()
+            told = int(taken.run("date +%s").stdout)
+            assert int(before) <= told <= time.time()
+
+
+def test_another_machine_is_not_taken():
+    with Sandbox.started(standby=1):
+        wait_until(1)
+        with Sandbox.started(cpu=1, memory=200, standby=1) as other:
+            assert other.boot.kind != "standby"
+        with Sandbox.started() as unasked:
+            assert unasked.boot.kind == "warm"
+        assert standing_by() == 1
+
+
+def test_logs_that_are_to_be_kept_need_a_machine_of_their_own(tmp_path):
+    with Sandbox.started(standby=1):
+        wait_until(1)
+        with Sandbox.started(standby=1, state_dir=tmp_path) as kept:
+            assert kept.boot.kind == "warm"
+            kept.run("echo seen > /dev/console")
+        assert b"seen" in (tmp_path / "console.log").read_bytes()
+
+
+def test_one_that_died_is_not_taken():
+    with Sandbox.started(standby=1):
+        before = descendants(os.getpid())
+        wait_until(1)
+        for pid in descendants(os.getpid()) - before:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+        with Sandbox.started(standby=1) as sandbox:
+            assert sandbox.run("echo up").stdout == "up\n"
+
+
+def test_they_go_when_memory_gets_short(monkeypatch):
+    with Sandbox.started(standby=1):
+        wait_until(1)
+        monkeypatch.setattr(standby, "memory_mib", lambda: (100, 4096))
+        wait_until(0)
+        monkeypatch.undo()
+
+
+async def test_a_cancelled_loop_leaves_none():
+    async with AsyncSandbox() as sandbox:
+        await sandbox.start(standby=1)
+        async with asyncio.timeout(60):
+            while not standing_by():
+                await asyncio.sleep(0.02)
+    assert standing_by() == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"standby": -1}, {"standby": 65}, {"standby": "1"}, {"standby": 1, "warm": False}]
+)
+def test_a_number_that_makes_no_sense_is_refused(own, options):
+    with pytest.raises(InvalidArgument, match="standby="):
+        own.start(**options)
