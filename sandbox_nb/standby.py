@@ -117,6 +117,11 @@ def shelf(kind: str, make: Callable[[], Awaitable[M]], memory: int) -> Shelf[M]:
     return shelves.setdefault(kind, Shelf(make, memory))
 
 
+def ready() -> int:
+    """How many machines stand by in this process."""
+    return sum(len(one) for shelves in list(_SHELVES.values()) for one in list(shelves.values()))
+
+
 def memory_mib(root: Path = Path("/")) -> tuple[int, int]:
     """The memory that is available, and the whole, in MiB: of the host, or of the control group that has less."""
     found = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sandbox_nb import launch
+from sandbox_nb import launch, standby
 from sandbox_nb.bench import Row
 from sandbox_nb.blocking import Sandbox, run_blocking
 from sandbox_nb.guest import cpio, tree
@@ -27,6 +27,8 @@ from sandbox_nb.vm.command import Fds, Spec
 
 COLD_ROUNDS = 7
 WARM_ROUNDS = 20
+STANDBY_ROUNDS = 20
+STANDBY_TIMEOUT = 30.0
 CALLS = 100
 
 _MARK = b"!"
@@ -37,13 +39,14 @@ NAMES = (
     "cold_over_bare",
     "warm_ready_s",
     "warm_exec_s",
+    "standby_ready_s",
     "exec_ms",
     "ping_ms",
 )
 
 
 def rows() -> dict[str, Row]:
-    """Measure cold starts and bare boots in turn, then warm starts, then calls on one machine."""
+    """Measure cold starts and bare boots in turn; then warm starts; those that find a machine; calls on one."""
     cold, bare = [], []
     with _bare_spec() as spec:
         for _ in range(COLD_ROUNDS):
@@ -57,15 +60,28 @@ def rows() -> dict[str, Row]:
         "cold_over_bare": Row.of([ours / theirs for ours, theirs in zip(cold, bare, strict=True)], "ratio"),
         "warm_ready_s": Row.of([ready for ready, _ in warm], "s"),
         "warm_exec_s": Row.of([executed for _, executed in warm], "s"),
+        "standby_ready_s": Row.of(_standby(), "s"),
         **_calls(),
     }
 
 
-def _start(*, warm: bool) -> tuple[float, float]:
+def _standby() -> list[float]:
+    """Seconds to ready with a machine standing by, each time after it has had the time to be made."""
+    samples: list[float] = []
+    with Sandbox.started(standby=1):
+        while len(samples) < STANDBY_ROUNDS:
+            deadline = time.monotonic() + STANDBY_TIMEOUT
+            while not standby.ready() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            samples.append(_start(standby=1)[0])
+    return samples
+
+
+def _start(**options: Any) -> tuple[float, float]:
     """Seconds from the call of ``start`` to the first answer of the agent, and to the first command's result."""
     with Sandbox() as sandbox:
         began = time.perf_counter()
-        sandbox.start(warm=warm)
+        sandbox.start(**options)
         sandbox.info()
         ready = time.perf_counter() - began
         sandbox.run(["true"])

@@ -13,18 +13,10 @@ from support import descendants
 from sandbox_nb import AsyncSandbox, InvalidArgument, Sandbox, standby
 
 
-def shelves():
-    return [shelf for kinds in standby._SHELVES.values() for shelf in kinds.values()]
-
-
-def standing_by():
-    return sum(map(len, shelves()))
-
-
 def wait_until(number):
     deadline = time.monotonic() + 60
-    while standing_by() != number:
-        assert time.monotonic() < deadline, f"{standing_by()} stand by, not {number}"
+    while standby.ready() != number:
+        assert time.monotonic() < deadline, f"{standby.ready()} stand by, not {number}"
         time.sleep(0.02)
 
 
@@ -46,7 +38,7 @@ def test_the_next_start_takes_one_and_another_takes_its_place():
                 assert one.run(question, check=True).stdout != zero.run(question, check=True).stdout
             wait_until(2)
         assert zero.run("echo still").stdout == "still\n"
-    assert standing_by() == 0
+    assert standby.ready() == 0
 
 
 def test_it_has_the_hosts_clock_however_long_it_stood():
@@ -67,7 +59,7 @@ def test_another_machine_is_not_taken():
             assert other.boot.kind != "standby"
         with Sandbox.started() as unasked:
             assert unasked.boot.kind == "warm"
-        assert standing_by() == 1
+        assert standby.ready() == 1
 
 
 def test_logs_that_are_to_be_kept_need_a_machine_of_their_own(tmp_path):
@@ -102,9 +94,9 @@ async def test_a_cancelled_loop_leaves_none():
     async with AsyncSandbox() as sandbox:
         await sandbox.start(standby=1)
         async with asyncio.timeout(60):
-            while not standing_by():
+            while not standby.ready():
                 await asyncio.sleep(0.02)
-    assert standing_by() == 0
+    assert standby.ready() == 0
 
 
 @pytest.mark.parametrize(
