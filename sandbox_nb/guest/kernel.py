@@ -26,6 +26,7 @@ _HEADER_MAGIC = 0x202  # "HdrS"
 _SETUP_SECTS = 0x1F1  # u8, 512-byte sectors of real-mode code after the first; 0 means 4
 _VERSION = 0x20E  # u16, where the version string begins, less 0x200
 _PAYLOAD = 0x248  # u32 offset from the protected-mode code, u32 length
+_HEADER_END = 0x250
 
 _ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
@@ -65,7 +66,8 @@ def parse(data: bytes, name: str) -> Kernel:
     """Do as ``load``, on a file's content; ``name`` is for the error."""
     if data.startswith(b"\x7fELF"):
         return _from_elf(data, name)
-    if data[_HEADER_MAGIC : _HEADER_MAGIC + 4] == b"HdrS" and data[_BOOT_FLAG : _BOOT_FLAG + 2] == b"\x55\xaa":
+    whole = len(data) >= _HEADER_END
+    if whole and data[_BOOT_FLAG : _BOOT_FLAG + 2] == b"\x55\xaa" and data.startswith(b"HdrS", _HEADER_MAGIC):
         return _from_bzimage(data)
     raise InvalidArgument(f"{name} is not an x86-64 Linux kernel (bzImage or vmlinux): {_describe(data)}")
 

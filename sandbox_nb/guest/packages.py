@@ -101,9 +101,8 @@ class Apt:
 
     def has(self, name: str) -> bool:
         """Whether the lists have a package of that name that can be downloaded."""
-        return (
-            "Candidate: " in (text := self._query("apt-cache", "policy", name)) and "Candidate: (none)" not in text
-        )
+        text = self._query("apt-cache", "policy", name)
+        return "Candidate: " in text and "Candidate: (none)" not in text
 
     def depends(self, name: str) -> list[str]:
         """Return the names of the packages that ``name`` itself depends on."""

@@ -23,16 +23,9 @@ PACKAGES = ("python3", "bash", "ca-certificates", "tzdata")
 
 # Read by people, by translators, or by package managers.
 _LEFT_OUT = (
-    *("usr/share/doc/", "usr/share/man/", "usr/share/info/", "usr/share/locale/", "usr/share/lintian/"),
-    *(
-        "usr/share/bug/",
-        "usr/share/zoneinfo/posix/",
-        "usr/share/zoneinfo/right/",
-        "usr/share/doc-base/",
-        "usr/share/binfmts/",
-        "usr/share/debconf/",
-        "usr/share/menu/",
-    ),
+    *("usr/share/binfmts/", "usr/share/bug/", "usr/share/debconf/", "usr/share/doc/", "usr/share/doc-base/"),
+    *("usr/share/info/", "usr/share/lintian/", "usr/share/locale/", "usr/share/man/", "usr/share/menu/"),
+    *("usr/share/zoneinfo/posix/", "usr/share/zoneinfo/right/"),
 )
 _LEFT_OUT_FOLDERS = {"__pycache__", "test", "tests", "idle_test", "gconv"}
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")

@@ -61,7 +61,8 @@ def test_what_is_not_loaded_is_left_out():
         (b"#!/bin/sh\n", "it begins with b'#!/bin/s'"),
         (gzip.compress(b"a kernel for some other boot loader"), "it is gzip data"),
         (b"MZ" + bytes(0x36) + b"ARMd" + bytes(1000), "it is a kernel for arm64"),
-        (bytes(0x202) + b"HdrS", "it begins with"),
+        (bytes(0x202) + b"HdrS" + bytes(1000), "it begins with"),
+        (fakes.bzimage(fakes.vmlinux())[:0x220], "it begins with"),
         (b"\x7fEL", "it begins with"),
     ],
 )
