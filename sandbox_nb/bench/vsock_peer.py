@@ -24,8 +24,12 @@ from typing import Any, Self
 
 import platformdirs
 
+from sandbox_nb import launch
+from sandbox_nb.blocking import run_blocking
 from sandbox_nb.errors import FailedPrecondition
 from sandbox_nb.guest import image
+from sandbox_nb.options import Options
+from sandbox_nb.vm import command
 
 PORT = 5000
 GUEST_CID = 3
@@ -165,38 +169,33 @@ class Device:
 
 
 class Machine:
-    """One QEMU with the guest program, no device plugged but those in `arguments`; `plug_vsock` adds one."""
+    """The machine a plain start makes, with the guest program for an agent, and whatever `arguments` add.
+
+    No vsock device is plugged yet: `plug_vsock` does that. Unlike a sandbox's, its guest may reboot.
+    """
 
     def __init__(self, folder: Path, *, arguments: Sequence[str] = (), append: str = "") -> None:
         found = image.ensure("base", agent=guest_program())
-        self._qmp = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.console = folder / "console.log"
+        accelerator = run_blocking(launch.choose_accelerator(Options()))
         self.errors = folder / "qemu.log"
         self._buffer = b""
-        self._qmp_path = folder / "qmp"
-        command = [
-            *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
-            *("-M", "q35,accel=tcg,memory-backend=ram", "-cpu", CPU, "-m", f"{MEMORY}M"),
-            *("-object", f"memory-backend-memfd,id=ram,size={MEMORY}M,share=on"),
-            *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-            *("-qmp", f"unix:{self._qmp_path},server=on,wait=off", "-serial", f"file:{self.console}"),
-            *(word for n in range(4) for word in ("-device", f"pcie-root-port,id=slot{n},chassis={n + 1}")),
-            *("-kernel", str(found.kernel), "-initrd", str(found.initrd)),
-            *("-append", f"console=ttyS0 quiet loglevel=3 panic=-1 nokaslr mitigations=off tsc=reliable {append}"),
-            *arguments,
-        ]
-        with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen(command, stderr=errors)
-        self._connect()
-
-    def _connect(self) -> None:
-        while True:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                self._qmp.connect(str(self._qmp_path))
-                break
-            if self.process.poll() is not None:
-                raise FailedPrecondition(f"QEMU ended: {self.errors.read_text()}")
-            time.sleep(0.01)
+        self._said = bytearray()
+        self._qmp, qmp = socket.socketpair()
+        self._console, console = socket.socketpair()
+        self._console.setblocking(False)
+        ram = os.memfd_create("ram")
+        os.ftruncate(ram, MEMORY << 20)
+        spec = command.Spec(launch.find_qemu(), accelerator.name, 1, MEMORY, found.kernel, found.initrd)
+        fds = command.Fds(ram=ram, qmp=qmp.fileno(), console=console.fileno())
+        argv = [word for word in command.argv(spec, fds) if word not in ("-S", "-no-reboot")]
+        argv[argv.index("-append") + 1] += f" {append}"
+        try:
+            with self.errors.open("ab") as errors, qmp, console:
+                self.process = subprocess.Popen(
+                    [*argv, *arguments], stderr=errors, pass_fds=[fds.ram, fds.qmp, fds.console]
+                )
+        finally:
+            os.close(ram)
         self._read_line()
         self.execute("qmp_capabilities")
 
@@ -204,7 +203,7 @@ class Machine:
         while b"\n" not in self._buffer:
             piece = self._qmp.recv(65536)
             if not piece:
-                raise EOFError("QEMU closed its control socket")
+                raise FailedPrecondition(f"QEMU ended: {self.errors.read_text()}")
             self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
         return json.loads(line)
@@ -227,13 +226,13 @@ class Machine:
             if event.get("event") == name and data.items() <= event.get("data", {}).items():
                 return
 
-    def plug_vsock(self, device: Device, *, name: str = "vsock", slot: int = 0) -> None:
+    def plug_vsock(self, device: Device, *, name: str = "vsock", port: int = 0) -> None:
         """Plug a vsock device served by `device`."""
         address = {"type": "unix", "data": {"path": str(device.vhost)}}
         backend = {"type": "socket", "data": {"addr": address, "server": False}}
         self.execute("chardev-add", id=f"{name}-chardev", backend=backend)
         self.execute(
-            "device_add", driver="vhost-user-vsock-pci", id=name, chardev=f"{name}-chardev", bus=f"slot{slot}"
+            "device_add", driver="vhost-user-vsock-pci", id=name, chardev=f"{name}-chardev", bus=f"port{port}"
         )
 
     def unplug_vsock(self, *, name: str = "vsock") -> None:
@@ -242,18 +241,26 @@ class Machine:
         self.wait_event("DEVICE_DELETED", device=name)
         self.execute("chardev-remove", id=f"{name}-chardev")
 
+    def console(self) -> str:
+        """What the guest has written to its console so far."""
+        with contextlib.suppress(BlockingIOError):
+            while piece := self._console.recv(65536):
+                self._said += piece
+        return self._said.decode(errors="replace")
+
     def wait_ready(self, *, times: int = 1) -> None:
         """Wait until the guest program has said, for the nth time, that it is ready."""
-        while self.console.read_bytes().count(b"peer: ready") < times:
+        while self.console().count("peer: ready") < times:
             if self.process.poll() is not None:
-                raise FailedPrecondition(f"QEMU ended: {self.errors.read_text()}{self.console.read_text()}")
+                raise FailedPrecondition(f"QEMU ended: {self.errors.read_text()}{self.console()}")
             time.sleep(0.02)
 
     def stop(self) -> None:
         """End QEMU."""
-        self._qmp.close()
         self.process.kill()
         self.process.wait(10)
+        self._qmp.close()
+        self._console.close()
 
     def __enter__(self) -> Self:
         return self

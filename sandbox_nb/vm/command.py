@@ -20,8 +20,8 @@ WAITING = b"waiting for the host"
 """What the agent says on the console when it is up and there is no device to call through yet."""
 
 # quiet…audit=0 leave out what Debian's kernel does at boot and a sandbox has no use for. panic=-1 with QEMU's
-# -no-reboot turns a guest panic into the end of QEMU, at once. init_on_alloc=0: Debian's kernel zeroes each page
-# it gives itself, which takes a third off what a guest can send.
+# -no-reboot turns a guest panic into the end of QEMU, at once.
+# init_on_alloc=0: Debian's kernel zeroes what it allocates, which costs a third of what a guest can send.
 _KERNEL_PARAMETERS = (
     "console=ttyS0 quiet loglevel=1 panic=-1 nokaslr mitigations=off no_timer_check random.trust_cpu=on "
     "cryptomgr.notests audit=0 8250.nr_uarts=1 tsc=reliable init_on_alloc=0"

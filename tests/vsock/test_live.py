@@ -333,7 +333,7 @@ def test_a_driver_that_writes_nonsense_harms_itself_alone(machine, folder):
             guest.plug_vsock(device)
             both_ways(machine[1], 4 * MIB, seed=3)
             guest.wait_ready()
-            assert "nonsense: done" in guest.console.read_text()
+            assert "nonsense: done" in guest.console()
             broken = device.errors.read_text().count("until it is reset")
             assert broken > 50
             one_after_another(device, 3)
