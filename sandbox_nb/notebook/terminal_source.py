@@ -11,9 +11,9 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -111,13 +111,12 @@ class LocalPty:
         argv: Sequence[str] = ("/bin/sh", "-i"),
         *,
         env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
     ) -> None:
         self._argv = list(argv)
         kept = {name: value for name, value in os.environ.items() if name not in {"LINES", "COLUMNS"}}
         self._env = kept | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | dict(env or {})
-        self._cwd = cwd
-        self._process: subprocess.Popen[bytes] | None = None
+        self._pid: int | None = None
+        self._status: int | None = None
         self._lock = threading.Lock()
         self._users = 0
         self._closed = False
@@ -133,7 +132,21 @@ class LocalPty:
         try:
             os.set_blocking(master, False)
             self.resize(rows, cols)
-            self._process = self._start(slave)
+            # A session's leader gets the first terminal it opens as its controlling one (tty_ioctl(4)). A kernel
+            # that is idle ignores SIGINT, and what is ignored stays so in a child: Ctrl-C would do nothing.
+            self._pid = os.posix_spawnp(
+                self._argv[0],
+                self._argv,
+                self._env,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, 0, 1),
+                    (os.POSIX_SPAWN_DUP2, 0, 2),
+                ],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE],
+            )
         finally:
             # Ours would keep the terminal open after its last program.
             os.close(slave)
@@ -169,33 +182,26 @@ class LocalPty:
             if self._descriptors is not None:
                 os.eventfd_write(self._descriptors[1], 1)
             self._let_go()
-        # The group is ours as long as its leader has not been waited for.
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGHUP)
+            # Once it has been waited for, its number may be somebody else's.
+            if self._pid is not None and self._status is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._pid, signal.SIGHUP)
 
     def ending(self) -> str:
-        if self._process is None:
-            return "closed"
-        try:
-            status = self._process.wait(timeout=ENDING)
-        except subprocess.TimeoutExpired:
-            return "closed"
+        deadline = time.monotonic() + ENDING
+        while (status := self._poll()) is None:
+            if time.monotonic() > deadline:
+                return "closed"
+            time.sleep(0.01)
         return f"exited with status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
 
-    def _start(self, slave: int) -> subprocess.Popen[bytes]:
-        # A session's leader gets the first terminal it opens as its controlling one (tty_ioctl(4)). A shell does
-        # so, since code of ours between fork and exec may deadlock in a process with threads.
-        adopt = 'tty=$1; shift; exec "$@" <>"$tty" >&0 2>&0'
-        return subprocess.Popen(
-            ["/bin/sh", "-c", adopt, "sh", os.ttyname(slave), *self._argv],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            env=self._env,
-            cwd=self._cwd,
-        )
+    def _poll(self) -> int | None:
+        """The exit status, negative for a signal's number; None while it runs, or when it never did."""
+        with self._lock:
+            if self._status is None and self._pid is not None:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+                self._status = os.waitstatus_to_exitcode(status) if pid else None
+            return self._status
 
     @contextlib.contextmanager
     def _terminal(self) -> Iterator[tuple[int, int]]:

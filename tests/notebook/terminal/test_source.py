@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -119,11 +120,25 @@ def test_a_child_that_holds_the_terminal_open_does_not_hold_up_the_close(start):
     assert source.read() == b""
 
 
-def test_a_program_that_is_not_there_says_so(start):
-    source = start("no-such-program")
-    assert b"not found" in read_until(source, b"not found")
+def test_a_program_that_is_not_there_is_refused_by_name():
+    source = LocalPty(["no-such-program"])
+    with pytest.raises(FileNotFoundError, match="no-such-program"):
+        source.open(24, 80)
+    source.close()
+    assert source.read() == b""
+
+
+def test_the_interrupt_key_works_where_the_parent_ignores_the_signal(start):
+    # As ipykernel does between cells.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        source = start("sh", "-c", "echo ready; sleep 60")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    read_until(source, b"ready")
+    source.write(b"\x03")
     read_until(source, b"never")
-    assert source.ending() == "exited with status 127"
+    assert source.ending() == "ended by SIGINT"
 
 
 def test_nothing_is_left_open():

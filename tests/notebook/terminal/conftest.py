@@ -1,0 +1,160 @@
+"""JupyterLab and Notebook in a real browser, and what is to be seen in a terminal there."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+import pytest
+
+from sandbox_nb.bench import Skipped
+from sandbox_nb.bench.terminal_page import Server, browser, open_notebook, run_cell
+
+PRELUDE = """
+import os, sys, time
+from sandbox_nb.notebook.terminal import Terminal
+from sandbox_nb.notebook.terminal_source import LocalPty
+os.environ["PS1"] = "$ "
+def python(code):
+    return LocalPty([sys.executable, "-c", code])
+def shell():
+    return LocalPty(["sh", "-i"])
+"""
+
+# The text of the n-th terminal of the page, long lines as one.
+_TEXT = """n => {
+    const terminal = document.querySelectorAll('.sandbox-nb-terminal')[n]?.terminal;
+    if (!terminal) return '';
+    const buffer = terminal.buffer.active, lines = [];
+    for (let i = 0; i < buffer.length; i++) {
+        const line = buffer.getLine(i), text = line.translateToString(!buffer.getLine(i + 1)?.isWrapped);
+        if (line.isWrapped && lines.length) lines[lines.length - 1] += text; else lines.push(text);
+    }
+    return lines.join('\\n').trimEnd();
+}"""
+
+_SET_CELL = """([index, code]) => {
+    const notebook = window.jupyterapp.shell.currentWidget.content;
+    notebook.widgets[index].model.sharedModel.setSource(code);
+}"""
+
+
+class Notebook:
+    """A notebook of some empty cells in a page, whose kernel has run the prelude."""
+
+    def __init__(self, server, page, name, *, cells=3):
+        self.server, self.page, self.name = server, page, name
+        self.errors = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        server.write(name, [PRELUDE] + [""] * cells)
+        open_notebook(page, server, name)
+        run_cell(page, 0)
+
+    def run(self, code, *, cell=1, wait=True):
+        """Run this code in a cell; what the cell showed before is gone."""
+        self.page.evaluate(_SET_CELL, [cell, code])
+        run_cell(self.page, cell, wait=wait)
+
+    def output(self, cell=1):
+        """The outputs of a cell."""
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-OutputArea")
+
+    def see_output(self, wanted, *, cell=1, timeout=20):
+        """Wait until the outputs of a cell have this text."""
+        self.output(cell).get_by_text(wanted).first.wait_for(timeout=timeout * 1000)
+
+    def text(self, terminal=0):
+        """What a terminal of the page shows, its scrollback included."""
+        return self.page.evaluate(_TEXT, terminal)
+
+    def see(self, wanted, *, terminal=0, timeout=20):
+        """Wait until a terminal shows a match of this regular expression; return it."""
+        script = f"([n, wanted]) => new RegExp(wanted, 'm').test(({_TEXT})(n))"
+        try:
+            self.page.wait_for_function(script, arg=[terminal, wanted], timeout=timeout * 1000, polling=50)
+        except Exception:
+            pytest.fail(f"no {wanted!r} in:\n{self.text(terminal)[-3000:]}")
+        return re.search(wanted, self.text(terminal), re.MULTILINE)
+
+    def focus(self, terminal=0):
+        self.page.locator(".sandbox-nb-terminal .xterm-screen").nth(terminal).click()
+
+    def type(self, text, terminal=0):
+        """Click into a terminal and type."""
+        self.focus(terminal)
+        self.page.keyboard.type(text)
+
+    def size(self, terminal=0):
+        """Rows and columns of a terminal."""
+        element = f"document.querySelectorAll('.sandbox-nb-terminal')[{terminal}]"
+        return tuple(self.page.evaluate(f"[{element}.terminal.rows, {element}.terminal.cols]"))
+
+
+@contextlib.contextmanager
+def skipping():
+    """What a measurement would be left out for, a test is skipped for."""
+    try:
+        yield
+    except Skipped as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with skipping(), browser() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """Starts each application when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        started = {}
+
+        def start(app):
+            if app not in started:
+                with skipping():
+                    started[app] = stack.enter_context(Server(app))
+            return started[app]
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared(chromium, servers):
+    """One notebook of each application, for the tests that leave it as they found it."""
+    opened = {}
+
+    def open_one(app):
+        if app not in opened:
+            page = chromium.new_page(viewport={"width": 1200, "height": 900})
+            opened[app] = Notebook(servers(app), page, f"shared-{app}.ipynb")
+        return opened[app]
+
+    yield open_one
+    for notebook in opened.values():
+        notebook.page.close()
+
+
+@pytest.fixture(params=["jupyterlab", "notebook"])
+def anywhere(request, shared):
+    """A notebook in each of the applications."""
+    return shared(request.param)
+
+
+@pytest.fixture
+def lab(shared):
+    """A notebook in JupyterLab."""
+    notebook = shared("jupyterlab")
+    yield notebook
+    notebook.run("", cell=1)
+    notebook.run("", cell=2)
+
+
+@pytest.fixture
+def fresh(chromium, servers, request):
+    """A notebook in JupyterLab that the test may spoil."""
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
+    yield Notebook(servers("jupyterlab"), page, f"{name}.ipynb")
+    page.close()

@@ -1,0 +1,299 @@
+"""Terminals of programs on this machine, in a real JupyterLab and a real Notebook, in a real browser."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+pytestmark = [pytest.mark.browser]
+
+# Draws a frame at the edge of the screen and its size in the middle, and draws it anew when the size changes.
+FULL_SCREEN = """
+import curses
+def main(screen):
+    curses.curs_set(0)
+    while True:
+        rows, columns = screen.getmaxyx()
+        screen.erase(); screen.border()
+        screen.addstr(rows // 2, 2, f"it is {rows} by {columns}")
+        screen.refresh()
+        if screen.getch() == ord("q"):
+            return
+curses.wrapper(main)
+"""
+
+# Reads a paste to its end and says what it was.
+PASTE = """
+import hashlib, sys, tty
+tty.setraw(0)
+print("\\x1b[?2004hready", end="", flush=True)
+data = b""
+while b"\\x1b[201~" not in data:
+    data += sys.stdin.buffer.raw.read(65536)
+print("\\r\\n", len(data), hashlib.sha256(data).hexdigest(), "\\r")
+"""
+
+BYTE_BY_BYTE = """
+import os, time
+for byte in "ä é 世界 🚀 e\u0301 ok\\n".encode():
+    os.write(1, bytes([byte]))
+    time.sleep(0.02)
+time.sleep(100)
+"""
+
+# Escape sequences at random, a reset, and a megabyte without a line's end.
+NOISE = """
+import os, random, time
+random.seed(1)
+os.write(1, bytes(random.choices([*range(256), *[27] * 9], k=20000)))
+os.write(1, b"\\x18\\x1bc")
+data = b"x" * 1_000_000
+while data:
+    data = data[os.write(1, data):]
+print("\\r\\nstill here", flush=True)
+time.sleep(100)
+"""
+
+LINKS = """
+import time
+print("see http://example.org/page")
+print("\\x1b]8;;javascript:alert(1)\\x1b\\\\trap\\x1b]8;;\\x1b\\\\", flush=True)
+time.sleep(100)
+"""
+
+TERMINAL = "document.querySelector('.sandbox-nb-terminal').terminal"
+
+
+def show(notebook, program):
+    notebook.run(f"t = Terminal(python({program!r}))\nt")
+
+
+def test_type_and_see_the_answer_at_the_size_of_the_widget(anywhere):
+    anywhere.run("t = Terminal(shell(), height=14)\nt")
+    anywhere.see(r"^\$")
+    anywhere.type("echo $((6 * 7)); stty size\n")
+    anywhere.see("^42$")
+    rows, columns = anywhere.size()
+    assert rows == 14
+    anywhere.see(f"^{rows} {columns}$")
+
+
+def test_a_full_screen_program_draws_right_and_again_after_a_resize(lab):
+    show(lab, FULL_SCREEN)
+    lab.see("it is")
+    rows, columns = lab.size()
+    lab.see(f"it is {rows} by {columns}")
+    lab.page.set_viewport_size({"width": 800, "height": 900})
+    try:
+        lab.page.wait_for_function(f"before => {TERMINAL}.cols !== before", arg=columns)
+        rows, columns = lab.size()
+        lab.see(f"it is {rows} by {columns}")
+        screen = lab.text().splitlines()
+    finally:
+        lab.page.set_viewport_size({"width": 1200, "height": 900})
+    assert len(screen) == rows
+    # The frame: corners and edges where they belong.
+    assert len(screen[0]) == len(screen[-1]) == columns
+    assert screen[1][0] == screen[1][-1] == "│"
+    lab.type("q")
+    lab.see_output("exited with status 0")
+
+
+def test_a_paste_of_100_kb_arrives_whole_and_in_brackets(lab):
+    show(lab, PASTE)
+    lab.see("ready")
+    text = "".join(f"line {n} äöü 世界 🚀\r" for n in range(4000))
+    lab.focus()
+    lab.page.evaluate(
+        """text => {
+            const data = new DataTransfer();
+            data.setData('text/plain', text);
+            const event = new ClipboardEvent('paste', {clipboardData: data, bubbles: true});
+            document.activeElement.dispatchEvent(event);
+        }""",
+        text,
+    )
+    expected = b"\x1b[200~" + text.encode() + b"\x1b[201~"
+    assert len(expected) > 100_000
+    lab.see_output(f"{len(expected)} {hashlib.sha256(expected).hexdigest()}")
+
+
+def test_text_that_comes_byte_by_byte_reads_as_what_it_is(lab):
+    show(lab, BYTE_BY_BYTE)
+    lab.see("ok$")
+    assert lab.text() == "ä é 世界 🚀 e\u0301 ok"
+
+
+def test_it_is_alive_while_a_cell_runs(anywhere):
+    anywhere.run("t = Terminal(shell())\nt")
+    anywhere.see(r"^\$")
+    anywhere.run("time.sleep(6)", cell=2, wait=False)
+    anywhere.page.wait_for_timeout(500)
+    anywhere.type("echo $((40 + 2))-alive\n")
+    anywhere.see("^42-alive")
+    running = anywhere.page.locator(".jp-InputPrompt", has_text="[*]")
+    assert running.count() == 1
+    running.wait_for(state="detached", timeout=20_000)
+
+
+def test_control_c_stops_a_flood_at_once(lab):
+    lab.run("t = Terminal(shell())\nt")
+    lab.see(r"^\$")
+    lab.type("yes\n")
+    lab.see("^y\ny\ny")
+    lab.page.wait_for_timeout(1000)
+    lab.page.keyboard.press("Control+c")
+    lab.page.keyboard.type('echo ba""ck\n')
+    lab.see("^back", timeout=10)
+
+
+def test_broken_sequences_and_a_megabyte_on_one_line_do_no_harm(lab):
+    show(lab, NOISE)
+    lab.see("^still here")
+    assert lab.errors == []
+
+
+def test_the_least_size_there_is_works(lab):
+    lab.run("t = Terminal(shell(), height=1)\nt")
+    lab.see(r"\$")
+    lab.type("stty size\n")
+    lab.see(r"^1 \d+$")
+
+
+def test_keys_reach_the_program_and_not_the_notebook(lab):
+    lab.run("t = Terminal(LocalPty(['cat', '-v']))\nt")
+    cells = lab.page.locator(".jp-Cell").count()
+    lab.focus()
+    lab.page.wait_for_timeout(300)
+    # In command mode these would add cells, delete the selected one, and change its kind.
+    for key in ("Escape", "a", "b", "d", "d", "m", "y", "Shift+M", "Control+b", "Enter"):
+        lab.page.keyboard.press(key)
+    lab.see(r"^\^\[abddmyM\^B$")
+    assert lab.page.locator(".jp-Cell").count() == cells
+
+
+def test_the_keyboard_finds_a_way_out(lab):
+    lab.run("t = Terminal(shell())\nt")
+    lab.see(r"^\$")
+    lab.focus()
+    inside = "document.querySelector('.sandbox-nb-terminal').contains(document.activeElement)"
+    assert lab.page.evaluate(inside)
+    lab.page.keyboard.press("Control+Shift+Space")
+    assert not lab.page.evaluate(inside)
+    # The notebook has the keyboard, in command mode: b adds a cell below, z takes it back.
+    cells = "document.querySelectorAll('.jp-Notebook .jp-Cell').length"
+    before = lab.page.evaluate(cells)
+    lab.page.keyboard.press("b")
+    lab.page.wait_for_function(f"{cells} === {before + 1}")
+    lab.page.keyboard.press("z")
+    lab.page.wait_for_function(f"{cells} === {before}")
+
+
+def test_copy_takes_the_selection(lab):
+    lab.run("t = Terminal(LocalPty(['sh', '-c', 'echo to be copied; sleep 100']))\nt")
+    lab.see("^to be copied")
+    lab.focus()
+    lab.page.evaluate(f"""() => {{
+        {TERMINAL}.select(0, 0, 5);
+        document.addEventListener('copy', event => {{
+            window.copied = event.clipboardData.getData('text/plain');
+        }}, {{once: true}});
+    }}""")
+    lab.page.keyboard.press("Control+Shift+C")
+    assert lab.page.evaluate("window.copied") == "to be"
+
+
+def test_find_goes_through_the_scrollback_and_escape_closes_it(lab):
+    lab.run("t = Terminal(LocalPty(['sh', '-c', 'seq 1 500; sleep 100']), height=10)\nt")
+    lab.see("^500$")
+    lab.focus()
+    lab.page.keyboard.press("Control+Shift+F")
+    lab.page.keyboard.type("123")
+    lab.page.get_by_text("1/1").wait_for()
+    assert 112 <= lab.page.evaluate(f"{TERMINAL}.buffer.active.viewportY") <= 122
+    lab.page.keyboard.press("Escape")
+    assert not lab.page.locator(".sandbox-nb-find").is_visible()
+    assert lab.page.evaluate("document.activeElement.classList.contains('xterm-helper-textarea')")
+
+
+def test_links_open_apart_and_only_web_pages(lab):
+    show(lab, LINKS)
+    lab.see("^trap")
+    lab.page.evaluate("() => { window.opened = []; window.open = (...all) => { window.opened.push(all); }; }")
+    box = lab.page.locator(".sandbox-nb-terminal .xterm-screen").bounding_box()
+    row = box["height"] / lab.size()[0]
+    for line, x in enumerate((60, 10)):
+        # xterm.js looks for links where the pointer has moved, not where it has appeared.
+        for step in (0, 2):
+            lab.page.mouse.move(box["x"] + x + step, box["y"] + (line + 0.5) * row)
+            lab.page.wait_for_timeout(100)
+        lab.page.mouse.click(box["x"] + x, box["y"] + (line + 0.5) * row)
+        lab.page.wait_for_timeout(200)
+    assert lab.page.evaluate("window.opened") == [["http://example.org/page", "_blank", "noopener,noreferrer"]]
+
+
+@pytest.mark.parametrize("renderer", ["dom", "webgl"])
+def test_it_is_drawn_by_whatever_was_asked_for_or_is_there(lab, renderer):
+    lab.run(f"t = Terminal(shell(), renderer={renderer!r})\nt")
+    lab.see(r"^\$")
+    lab.type('echo dra""wn\n')
+    lab.see("^drawn")
+    canvases = lab.page.locator(".sandbox-nb-terminal .xterm-screen canvas").count()
+    webgl = lab.page.evaluate("document.createElement('canvas').getContext('webgl2') !== null")
+    assert (canvases > 0) == (renderer == "webgl" and webgl)
+
+
+def test_options_can_be_changed_while_it_runs(lab):
+    lab.run("t = Terminal(shell())\nt")
+    lab.see(r"^\$")
+    _, columns = lab.size()
+    lab.run("t.font_size = 20; t.height = 10; t.scrollback = 7; t.screen_reader = True; t.readonly = True", cell=2)
+    lab.page.wait_for_function(f"{TERMINAL}.rows === 10")
+    assert lab.size()[1] < columns
+    options = ["fontSize", "scrollback", "screenReaderMode", "disableStdin"]
+    assert [lab.page.evaluate(f"{TERMINAL}.options.{option}") for option in options] == [20, 7, True, True]
+    assert lab.page.locator(".xterm-accessibility").count() == 1
+    lab.type("echo not this\n")
+    lab.run("t.write('echo bu\"\"t this\\n')", cell=2)
+    lab.see("^but this")
+    assert "not" not in lab.text()
+
+
+CHANGE_THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
+
+
+def test_the_theme_is_the_pages(lab):
+    lab.run("t = Terminal(shell())\nt")
+    lab.see(r"^\$")
+    options = f"{TERMINAL}.options"
+    seen = {}
+    try:
+        for name in ("JupyterLab Dark", "JupyterLab Dark High Contrast", "JupyterLab Light"):
+            lab.page.evaluate(CHANGE_THEME, name)
+            lab.page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
+            lab.page.wait_for_timeout(300)
+            seen[name] = lab.page.evaluate(
+                f"[{options}.theme.background, {options}.theme.foreground, {options}.minimumContrastRatio]"
+            )
+    finally:
+        lab.page.evaluate(CHANGE_THEME, "JupyterLab Light")
+    assert seen["JupyterLab Dark High Contrast"] == ["#000000", "#ffffff", 7]
+    assert seen["JupyterLab Light"][0] in ("white", "#fff", "#ffffff")
+    assert seen["JupyterLab Light"][2] == seen["JupyterLab Dark"][2] == 4.5
+    assert seen["JupyterLab Dark"][0] != seen["JupyterLab Light"][0]
+
+
+def test_a_source_that_fails_leaves_a_calm_line_and_the_transcript(lab):
+    lab.run("""
+class Broken(LocalPty):
+    def read(self):
+        data = super().read()
+        if b"now" in data: raise OSError("the cable is cut")
+        return data
+t = Terminal(Broken(["sh", "-c", "echo before; sleep 0.3; echo now; sleep 100"]))
+t""")
+    lab.see_output("[the cable is cut]")
+    assert "before" in lab.output().inner_text()
+    assert lab.page.locator(".sandbox-nb-terminal").count() == 0
+    assert lab.errors == []
