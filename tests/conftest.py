@@ -10,7 +10,7 @@ import pytest
 
 from sandbox_nb import rundir
 
-PROGRAMS = ("qemu-system", "sandbox_nb/vsock", "guard-", "virtiofsd")
+PROGRAMS = ("qemu-system", "sandbox_nb/vsock", "_bin/guard-", "virtiofsd")
 
 
 def _children() -> set[str]:
