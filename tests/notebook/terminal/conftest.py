@@ -136,19 +136,23 @@ def shared(chromium, servers):
         notebook.page.close()
 
 
-@pytest.fixture(params=["jupyterlab", "notebook"])
+@pytest.fixture(scope="session", params=["jupyterlab", "notebook"])
 def anywhere(request, shared):
     """A notebook in each of the applications."""
     return shared(request.param)
 
 
+@pytest.fixture(scope="session")
+def in_lab(shared):
+    return shared("jupyterlab")
+
+
 @pytest.fixture
-def lab(shared):
+def lab(in_lab):
     """A notebook in JupyterLab."""
-    notebook = shared("jupyterlab")
-    yield notebook
-    notebook.run("", cell=1)
-    notebook.run("", cell=2)
+    yield in_lab
+    in_lab.run("", cell=1)
+    in_lab.run("", cell=2)
 
 
 @pytest.fixture

@@ -1,0 +1,248 @@
+"""Terminals in several places and at several times: reload, second browser, lost messages, restart, the saved file."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import nbformat
+import pytest
+from nbconvert import HTMLExporter
+
+from sandbox_nb.bench.terminal_page import Server, open_notebook, run_cell
+
+from .conftest import Notebook, skipping
+
+pytestmark = [pytest.mark.browser]
+
+# A line a time, so that there is something to lose all the while.
+COUNT = """
+import time
+for number in range(1500):
+    print(f"line {number} " + "." * 60, flush=True)
+    time.sleep(0.002)
+print("counted", flush=True)
+time.sleep(100)
+"""
+
+# Asks where the cursor is and tells how many answers came within a second.
+ASK = """
+import os, select, time, tty
+tty.setraw(0)
+for round in range(2):
+    os.write(1, b"\\x1b[6n")
+    answers, end = b"", time.monotonic() + 1
+    while time.monotonic() < end:
+        if select.select([0], [], [], 0.1)[0]:
+            answers += os.read(0, 1000)
+    os.write(1, b"answers: %d\\r\\n" % answers.count(b"R"))
+    if round == 0:
+        # On to the second round with a key, of which the answers are all that must come before.
+        os.read(0, 1000)
+extra = select.select([0], [], [], 1)[0]
+os.write(1, b"extra: %r\\r\\n" % (os.read(0, 1000) if extra else b""))
+time.sleep(100)
+"""
+
+READY_AGAIN = "() => document.querySelector('.sandbox-nb-terminal')?.terminal"
+
+
+def assert_counted(text):
+    """Every line is there, once, in order."""
+    assert [int(n) for n in re.findall(r"^line (\d+) \.{60}$", text, re.MULTILINE)] == list(range(1500))
+
+
+def save(notebook):
+    notebook.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    notebook.page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
+    return nbformat.read(notebook.server.root / notebook.name, as_version=4)
+
+
+def kernel_of(notebook):
+    return next(s["kernel"]["id"] for s in notebook.server.api("sessions") if s["path"] == notebook.name)
+
+
+def test_a_reload_in_the_middle_of_output_loses_and_doubles_nothing(fresh):
+    fresh.run(f"t = Terminal(python({COUNT!r}))\nt")
+    fresh.see("^line 200 ")
+    save(fresh)
+    open_notebook(fresh.page, fresh.server, fresh.name)
+    fresh.see("^counted")
+    assert_counted(fresh.text())
+    assert fresh.errors == []
+
+
+def test_a_reload_of_a_running_program_goes_on_with_it(fresh):
+    fresh.run("t = Terminal(shell())\nt")
+    fresh.see(r"^\$")
+    fresh.type("X=42\n")
+    save(fresh)
+    open_notebook(fresh.page, fresh.server, fresh.name)
+    fresh.see(r"X=42\n\$")
+    fresh.type("echo $((X + 1)); stty size\n")
+    fresh.see("^43$")
+    fresh.see("^{} {}$".format(*fresh.size()))
+
+
+def test_two_browsers_show_one_terminal_and_the_one_used_sets_the_size(fresh, chromium):
+    fresh.run("t = Terminal(shell())\nt")
+    fresh.see(r"^\$")
+    save(fresh)
+    wide = fresh.size()
+    context = chromium.new_context(viewport={"width": 800, "height": 700})
+    try:
+        other = object.__new__(Notebook)
+        other.server, other.page, other.name, other.errors = fresh.server, context.new_page(), fresh.name, []
+        open_notebook(other.page, fresh.server, fresh.name)
+        other.see(r"^\$")
+        other.type('echo from the oth""er; stty size\n')
+        narrow = other.size()
+        assert narrow[1] < wide[1]
+        for notebook in (other, fresh):
+            notebook.see("^from the other\n{} {}$".format(*narrow))
+        assert fresh.size() == narrow
+        fresh.type('echo from the fi""rst; stty size\n')
+        for notebook in (other, fresh):
+            notebook.see("^from the first\n{} {}$".format(*wide))
+        assert other.size() == fresh.size() == wide
+    finally:
+        context.close()
+
+
+def test_two_views_in_one_page_show_the_same_and_a_question_has_one_answer(fresh):
+    fresh.run("t = Terminal(LocalPty(['cat']))\nt")
+    fresh.run("t", cell=2)
+    fresh.page.wait_for_function("document.querySelectorAll('.sandbox-nb-terminal').length === 2")
+    fresh.type("to both\n", terminal=0)
+    for terminal in (0, 1):
+        fresh.see("^to both\nto both", terminal=terminal)
+    fresh.run(f"t = Terminal(python({ASK!r}))\nt")
+    fresh.see("^answers: 1")
+    fresh.run("t", cell=2)
+    fresh.see("^answers: 1", terminal=1)
+    fresh.page.wait_for_timeout(500)
+    fresh.type("x", terminal=1)
+    for terminal in (0, 1):
+        fresh.see("^answers: 1\nanswers: 1\nextra: b''", terminal=terminal)
+
+
+def test_a_question_in_what_is_replayed_is_not_answered_again(fresh):
+    fresh.run(f"t = Terminal(python({ASK!r}))\nt")
+    fresh.see("^answers: 1")
+    save(fresh)
+    open_notebook(fresh.page, fresh.server, fresh.name)
+    fresh.see("^answers: 1")
+    fresh.page.wait_for_timeout(1000)
+    fresh.type("x")
+    # An answer to the replayed question would have been read as the key, and the key as one of the answers.
+    fresh.see("^answers: 1\nanswers: 1\nextra: b''")
+
+
+def test_what_the_server_drops_is_asked_for_again(chromium):
+    # The server's guard against floods drops messages in silence.
+    limit = ["--ZMQChannelsWebsocketConnection.iopub_msg_rate_limit=30"]
+    with skipping(), Server(options=limit) as server:
+        page = chromium.new_page(viewport={"width": 1200, "height": 900})
+        notebook = Notebook(server, page, "limited.ipynb")
+        notebook.run(f"t = Terminal(python({COUNT!r}))\nt")
+        notebook.see("^counted", timeout=60)
+        assert_counted(notebook.text())
+        page.close()
+        assert "message rate exceeded" in server.log.read_text()
+
+
+def test_a_connection_that_is_lost_and_found_loses_nothing(fresh):
+    fresh.run(f"t = Terminal(python({COUNT!r}))\nt")
+    fresh.see("^line 200 ")
+    for _ in range(3):
+        fresh.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.reconnect()")
+        fresh.page.wait_for_timeout(300)
+    fresh.see("^counted")
+    assert_counted(fresh.text())
+    assert not fresh.page.locator(".sandbox-nb-notice").is_visible()
+
+
+def test_run_all_with_a_cell_that_blocks_shows_the_terminal_and_answers(fresh):
+    fresh.page.evaluate(
+        """cells => {
+            const notebook = window.jupyterapp.shell.currentWidget.content;
+            cells.forEach((code, n) => notebook.widgets[n + 1].model.sharedModel.setSource(code));
+        }""",
+        ["t = Terminal(shell())\nt", "time.sleep(8)"],
+    )
+    fresh.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    fresh.page.wait_for_selector(".sandbox-nb-terminal .xterm-screen")
+    fresh.type('echo $((40 + 2))-al""ive\n')
+    fresh.see("^42-alive", timeout=30)
+
+
+def test_a_program_that_ends_leaves_a_transcript_that_needs_no_kernel(fresh):
+    fresh.run(
+        "t = Terminal(LocalPty(['sh', '-c', 'echo plain; printf \"\\\\033[31mred\\\\033[0m\\\\n\"; exit 3']))\nt"
+    )
+    fresh.see_output("[exited with status 3]")
+    assert fresh.page.locator(".sandbox-nb-terminal").count() == 0
+    saved = save(fresh)
+    (output,) = saved.cells[1].outputs
+    assert output.data == {"text/plain": "plain\n\x1b[0;31mred\x1b[0m\n[exited with status 3]"}
+    html, _ = HTMLExporter().from_notebook_node(saved)
+    assert "exited with status 3" in html
+    assert '<span class="ansi-red-fg">red</span>' in html
+
+
+def test_a_program_that_ends_in_a_page_that_was_loaded_again_leaves_it_too(fresh):
+    fresh.run("t = Terminal(shell())\nt")
+    fresh.see(r"^\$")
+    save(fresh)
+    open_notebook(fresh.page, fresh.server, fresh.name)
+    fresh.see(r"^\$")
+    fresh.type("exit 4\n")
+    fresh.see_output("[exited with status 4]")
+    fresh.page.wait_for_function("!document.querySelector('.sandbox-nb-terminal')")
+    (output,) = save(fresh).cells[1].outputs
+    assert list(output.data) == ["text/plain"]
+    assert output.data["text/plain"].endswith("$ exit 4\n[exited with status 4]")
+
+
+def test_a_restart_leaves_the_transcript(fresh):
+    fresh.run("t = Terminal(shell())\nt")
+    fresh.see(r"^\$")
+    fresh.type('echo wha""t was\n')
+    fresh.see("^what was")
+    fresh.server.api(f"kernels/{kernel_of(fresh)}/restart", "POST")
+    fresh.page.wait_for_function("!document.querySelector('.sandbox-nb-terminal')")
+    (output,) = save(fresh).cells[1].outputs
+    assert list(output.data) == ["text/plain"]
+    assert "\nwhat was\n" in output.data["text/plain"]
+
+
+def test_a_kernel_that_is_killed_leaves_a_line_and_the_transcript(fresh):
+    fresh.run("t = Terminal(shell())\nt")
+    fresh.see(r"^\$")
+    fresh.type('echo wha""t was\n')
+    fresh.see("^what was")
+    fresh.run("os.kill(os.getpid(), 9)", cell=2, wait=False)
+    fresh.see_output("The kernel that ran this terminal is gone", timeout=30)
+    fresh.page.wait_for_function("!document.querySelector('.sandbox-nb-terminal')")
+    (output,) = save(fresh).cells[1].outputs
+    assert list(output.data) == ["text/plain"]
+    assert "\nwhat was\n" in output.data["text/plain"]
+
+
+def test_a_terminal_that_was_closed_leaves_the_transcript(fresh):
+    fresh.run("t = Terminal(shell())\nt")
+    fresh.see(r"^\$")
+    fresh.run("t.close(); t.close()", cell=2)
+    fresh.see_output("[ended by SIGHUP]")
+    assert fresh.errors == []
+
+
+def test_a_recording_has_what_was_seen(fresh):
+    fresh.run("t = Terminal(shell()).record('x.cast')\nt")
+    fresh.see(r"^\$")
+    fresh.type('echo reco""rded; exit\n')
+    fresh.see_output("[exited with status 0]")
+    header, *events = [json.loads(line) for line in (fresh.server.root / "x.cast").read_text().splitlines()]
+    assert header["version"] == 2
+    assert "\r\nrecorded\r\n" in "".join(text for _, kind, text in events if kind == "o")
+    run_cell(fresh.page, 0)
