@@ -73,6 +73,9 @@ def _parser() -> Parser:
 
     bench = commands.add_parser("bench", help="measure this machine")
     bench.add_argument("rows", nargs="*", metavar="ROW", help="what to measure; everything when not said")
+    bench.add_argument(
+        "--peers", action="store_true", help="measure quicksand and libguestfs too, where installed"
+    )
     bench.add_argument("--json", action="store_true", help="as JSON")
     bench.set_defaults(act=_bench)
     return parser
@@ -267,7 +270,7 @@ def _template_remove(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     from sandbox_nb import bench
 
-    report = bench.measure(arguments.rows, tell=lambda line: print(line, file=sys.stderr))
+    report = bench.measure(arguments.rows, peers=arguments.peers, tell=lambda line: print(line, file=sys.stderr))
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:

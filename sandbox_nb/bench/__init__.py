@@ -39,8 +39,10 @@ class Skipped(SandboxError):
     """A section cannot be measured here; the message says why."""
 
 
-def measure(names: Sequence[str] = (), *, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure the rows of these names, or all; ``tell`` hears what is being done.
+def measure(
+    names: Sequence[str] = (), *, peers: bool = False, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Measure the rows of these names, or all, and with ``peers`` others' products; ``tell`` hears what is done.
 
     A row is measured with the rest of its section. Raises InvalidArgument for a name that is no row's.
     """
@@ -62,10 +64,17 @@ def measure(names: Sequence[str] = (), *, tell: Callable[[str], None] = lambda l
             rows |= section.rows()
         except Skipped as reason:
             tell(f"{title} was skipped: {reason}")
+    beside: dict[str, Row] = {}
+    if peers:
+        tell("measuring peers …")
+        beside = importlib.import_module(f"{__name__}.peers").rows(tell)
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, Linux {platform.release()}",
         "accelerator": run_blocking(launch.choose_accelerator(Options())).name,
-        "rows": {name: asdict(row) for name, row in rows.items() if not names or name in names},
+        "rows": {
+            **{name: asdict(row) for name, row in rows.items() if not names or name in names},
+            **{name: asdict(row) for name, row in beside.items()},
+        },
     }
 
 
