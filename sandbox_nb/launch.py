@@ -314,6 +314,8 @@ async def _restored(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket] 
         async with _ended_on_failure(machine):
             control = await begun.dialled(machine, attempt, RESTORED_TIMEOUT)
     except (FailedPrecondition, Unavailable, DeadlineExceeded) as error:
+        if begun.device.returncode is not None:  # that is what failed, and a boot needs it too
+            raise
         # Whatever is wrong with it, the next start must not meet it again.
         template.remove(saved)
         boot.phases["failed restore"] = attempt.seconds

@@ -75,6 +75,8 @@ def argv(spec: Spec, fds: Fds, *, incoming: bool = False) -> list[str]:
         *("-chardev", f"socket,id=qmp,fd={fds.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={fds.console}", "-serial", "chardev:console"),
         *_root_ports(),
+        # A new id with every restore: the guest's kernel reseeds its random numbers before anything else runs.
+        *("-device", "vmgenid,guid=auto"),
         *("-kernel", str(spec.kernel), "-initrd", str(spec.initrd)),
         *("-append", kernel_command_line(spec)),
         *(["-incoming", "defer"] if incoming else []),

@@ -27,7 +27,8 @@ enum state { NEW, CONFIGURING, READY, LEAVING };
 struct setup {
 	uint8_t entropy[MAX_ENTROPY];
 	size_t entropy_len;
-	int64_t clock_ns;
+	int64_t clock_ns; /* the host's, at came_ns of ours */
+	uint64_t came_ns;
 	char *hostname;
 	char *machine_id;
 	struct strings init_args;
@@ -142,9 +143,10 @@ static void add_entropy(void)
 
 static void set_clock(void)
 {
+	int64_t now_ns = setup.clock_ns + (int64_t)(monotonic_ns() - setup.came_ns);
 	struct timespec now = {
-		.tv_sec = (time_t)(setup.clock_ns / (int64_t)NS_PER_S),
-		.tv_nsec = (long)(setup.clock_ns % (int64_t)NS_PER_S),
+		.tv_sec = (time_t)(now_ns / (int64_t)NS_PER_S),
+		.tv_nsec = (long)(now_ns % (int64_t)NS_PER_S),
 	};
 	if (setup.clock_ns && clock_settime(CLOCK_REALTIME, &now) < 0)
 		say("the clock cannot be set: %s", strerror(errno));
@@ -239,6 +241,7 @@ void setup_configure(struct call *call, struct bytes request)
 		return;
 	}
 	setup.call = call;
+	setup.came_ns = monotonic_ns();
 	call->dropped = configure_dropped;
 	state = CONFIGURING;
 	if (setup.has_root && owns_machine)
