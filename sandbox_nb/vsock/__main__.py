@@ -15,4 +15,4 @@ if not __package__:
 from .program import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

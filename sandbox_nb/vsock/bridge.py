@@ -262,9 +262,13 @@ class Bridge:
         """Whether packets from the guest may be taken: not while answers to earlier ones pile up."""
         return len(self._replies) < MAX_REPLIES
 
-    def receive(self, chains: list[Chain]) -> None:
-        """Handle packets from the guest. Their payload is written to sockets, or kept, before this returns."""
+    def receive(self, chains: list[Chain]) -> int:
+        """Handle packets from the guest; how many bytes of payload they carry.
+
+        Payload is written to sockets, or kept, before this returns.
+        """
         gathered: dict[Stream, list[memoryview]] = {}
+        size = 0
         for chain in chains:
             header, payload = parse(chain)
             if self._tap.on_packet:
@@ -280,6 +284,7 @@ class Bridge:
             try:
                 if header.op == packet.RW:
                     connection.receive_data(header)
+                    size += header.len
                     gathered.setdefault(stream, []).extend(payload)
                 else:
                     if views := gathered.pop(stream, None):
@@ -294,6 +299,7 @@ class Bridge:
                 self._readable[stream] = None
         for stream, views in gathered.items():
             self._forwarded(stream, stream.write(views))
+        return size
 
     def _ours(self, header: Header) -> bool:
         """Whether a packet is addressed as this device's guest must; one to another host or type is answered."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .bridge import Bridge
 from .control import Control
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from .virtqueue import Virtqueue
 
 
+STREAMING = 32 * 1024
+PATIENCE = 0.001
+"""A turn in which the guest sent so many bytes is not announced at once: that only frees memory in the guest, and
+more such turns are likely. It is announced with them, when an eighth of the queue waits or after so many seconds.
+"""
+
+
 class Device:
     """A vhost-user-vsock back end for one guest.
 
@@ -35,6 +42,7 @@ class Device:
         self._vhost = vhost
         self._cid = cid
         self._front: FrontEnd | None = None
+        self._announce_at: float | None = None
         vhost.setblocking(False)
         hybrid.setblocking(False)
         self.loop.watch(vhost.fileno(), READ, self._accept)
@@ -52,7 +60,7 @@ class Device:
         """Write every packet to a new pcapng file, or a line of each to standard error; neither turns it off."""
         self.tap.open(file, lines=lines)
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """Serve until an exception (SystemExit, from a signal) ends it."""
         busy = False
         while True:
@@ -60,7 +68,7 @@ class Device:
 
     def step(self, *, wait: bool) -> bool:
         """One round: events (waited for, if asked), what is overdue, the queues. True if there is more."""
-        deadline = self.bridge.deadline
+        deadline = self._deadline()
         if not wait:
             self.loop.run_once(0)
         elif deadline is None:
@@ -71,9 +79,15 @@ class Device:
             self.bridge.expire()
         return self._turn()
 
+    def _deadline(self) -> float | None:
+        if self._announce_at is None:
+            return self.bridge.deadline
+        return min(self._announce_at, self.bridge.deadline or self._announce_at)
+
     def _turn(self) -> bool:
         front = self._front
         if not front or not front.inbox or not front.outbox:
+            self._announce_at = None
             return False
         try:
             return self._serve(front, front.inbox, front.outbox)
@@ -90,12 +104,13 @@ class Device:
         bridge = self.bridge
         chains = outbox.take(BATCH) if bridge.accepting else []
         if chains:
-            bridge.receive(chains)
+            size = bridge.receive(chains)
             for chain in chains:
                 outbox.put(chain.head, 0)
             outbox.publish()
-            if outbox.interrupt_due():
-                front.interrupt(TX)
+            self._announce(front, outbox, streaming=size >= STREAMING)
+        elif self._announce_at is not None:
+            self._announce(front, outbox, streaming=True)
         if bridge.waiting:
             bridge.feed(inbox)
             inbox.queue.publish()
@@ -108,6 +123,18 @@ class Device:
             or (bridge.waiting and (inbox.ready() or inbox.queue.want_kick()))
             or (bridge.accepting and outbox.want_kick())
         )
+
+    def _announce(self, front: FrontEnd, outbox: Virtqueue, *, streaming: bool) -> None:
+        """Interrupt the driver for packets taken from it, if it is time."""
+        if streaming and outbox.unannounced < outbox.size // 8:
+            now = monotonic()
+            if self._announce_at is None:
+                self._announce_at = now + PATIENCE
+            if now < self._announce_at:
+                return
+        self._announce_at = None
+        if outbox.interrupt_due():
+            front.interrupt(TX)
 
     def _accept(self, _events: int) -> None:
         try:

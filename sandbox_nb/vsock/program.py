@@ -2,85 +2,118 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import signal
 import socket
 import sys
-from pathlib import Path
+from typing import NoReturn
 
 from .device import Device, log
+
+USAGE = """\
+usage: python -m sandbox_nb.vsock --socket PATH --uds PATH [options]
+
+A vhost-user-vsock device: a guest's vsock ports as UNIX sockets, in Firecracker's manner.
+
+  --socket PATH      listen here for QEMU (-chardev socket,path=PATH)
+  --socket-fd N      or on this inherited, listening socket
+  --uds PATH         listen here for connections to the guest; those of the guest to a port go to PATH_<port>
+  --uds-fd N         listen on this inherited socket, bound to --uds
+  --cid N            the guest's context id (3)
+  --connections N    most connections at once (1024); more are refused
+  --trace FILE       write every packet to FILE, for Wireshark
+  --control-fd N     inherited socket for control, as control.py describes
+"""
+_NUMBERS = {"socket-fd", "uds-fd", "cid", "connections", "control-fd"}
+_WORDS = {"socket", "uds", "trace"}
 
 MAX_PATH = 107
 """Bytes in the path of a UNIX socket (sun_path, less the closing NUL)."""
 LONGEST_SUFFIX = len("_4294967295")
 
-DEFAULT_LIMIT = 1024
 OTHER_FILES = 64
 """File descriptors kept for other things than connections."""
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sandbox_nb.vsock",
-        description="A vhost-user-vsock device: a guest's vsock ports as UNIX sockets, in Firecracker's manner.",
-    )
-    parser.add_argument("--socket", metavar="PATH", help="listen here for QEMU (-chardev socket,path=PATH)")
-    parser.add_argument("--socket-fd", type=int, metavar="N", help="or on this inherited, listening socket")
-    parser.add_argument(
-        "--uds",
-        metavar="PATH",
-        required=True,
-        help="listen here for connections to the guest; connections of the guest to a port go to PATH_<port>",
-    )
-    parser.add_argument("--uds-fd", type=int, metavar="N", help="listen on this inherited socket, bound to --uds")
-    parser.add_argument("--cid", type=int, default=3, metavar="N", help="the guest's context id (3)")
-    parser.add_argument(
-        "--connections", type=int, default=DEFAULT_LIMIT, metavar="N",
-        help=f"most connections at once ({DEFAULT_LIMIT}); more are refused",
-    )  # fmt: skip
-    parser.add_argument("--trace", metavar="FILE", help="write every packet to FILE, for Wireshark")
-    parser.add_argument("--control-fd", type=int, metavar="N", help="inherited socket for control, see control.py")
-    parsed = parser.parse_args(arguments)
-    if (parsed.socket is None) == (parsed.socket_fd is None):
-        parser.error("one of --socket and --socket-fd is needed")
-    if not 3 <= parsed.cid <= 0xFFFF_FFFE:
-        parser.error(f"--cid {parsed.cid}: a guest's context id is 3 to 4294967294")
-    if parsed.connections < 1:
-        parser.error(f"--connections {parsed.connections}: at least 1 is needed")
-    if len(os.fsencode(parsed.uds)) + LONGEST_SUFFIX > MAX_PATH:
-        parser.error(f"--uds {parsed.uds}: with _<port> behind it a socket's path must fit into {MAX_PATH} bytes")
-    return parsed
+class Arguments:
+    """The command line. ValueError for one that cannot work. By hand: argparse takes as long as all the rest."""
+
+    def __init__(self, words: list[str]) -> None:
+        given: dict[str, str] = {}
+        for option, value in zip(words[::2], [*words[1::2], None], strict=False):
+            name = option.removeprefix("--")
+            if not option.startswith("--") or name not in _NUMBERS | _WORDS:
+                raise ValueError(f"{option}: there is no such option")
+            if value is None:
+                raise ValueError(f"{option}: a value is needed")
+            if name in _NUMBERS and not value.isdecimal():
+                raise ValueError(f"{option} {value}: a number is needed")
+            given[name] = value
+        self.socket = given.get("socket")
+        self.socket_fd = _number(given, "socket-fd")
+        self.uds = given.get("uds", "")
+        self.uds_fd = _number(given, "uds-fd")
+        self.cid = int(given.get("cid", "3"))
+        self.connections = int(given.get("connections", "1024"))
+        self.trace = given.get("trace")
+        self.control_fd = _number(given, "control-fd")
+        self._check()
+
+    def _check(self) -> None:
+        if (self.socket is None) == (self.socket_fd is None):
+            raise ValueError("one of --socket and --socket-fd is needed")
+        if not self.uds:
+            raise ValueError("--uds is needed")
+        if len(os.fsencode(self.uds)) + LONGEST_SUFFIX > MAX_PATH:
+            raise ValueError(f"--uds {self.uds}: with _<port> behind it, it must fit into {MAX_PATH} bytes")
+        if not 3 <= self.cid <= 0xFFFF_FFFE:
+            raise ValueError(f"--cid {self.cid}: a guest's context id is 3 to 4294967294")
+        if self.connections < 1:
+            raise ValueError(f"--connections {self.connections}: at least 1 is needed")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGTERM, SIGINT or the end of the control connection."""
-    parsed = parse(arguments)
+def main(words: list[str]) -> int:
+    """Serve until SIGTERM, SIGINT or the end of the control connection; the exit status."""
+    if words == ["--help"]:
+        sys.stdout.write(USAGE)
+        return 0
+    try:
+        arguments = Arguments(words)
+    except ValueError as error:
+        log(f"{error}; --help lists the options")
+        return 2
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     made: list[str] = []
     try:
-        vhost = _listener(parsed.socket, parsed.socket_fd, made)
-        hybrid = _listener(parsed.uds, parsed.uds_fd, made)
-        limit = min(parsed.connections, _most_files() - OTHER_FILES)
-        device = Device(vhost, hybrid, uds=parsed.uds, cid=parsed.cid, limit=limit)
-        if parsed.control_fd is not None:
-            device.control(socket.socket(fileno=parsed.control_fd))
-        if parsed.trace:
-            device.trace(parsed.trace)
-        device.run()
+        _serve(arguments, made)
     except OSError as error:
         log(str(error))
         return 1
     finally:
         for path in made:
-            Path(path).unlink(missing_ok=True)
-    return 0
+            os.unlink(path)  # noqa: PTH108 (importing pathlib takes as long as the device)
+
+
+def _serve(arguments: Arguments, made: list[str]) -> NoReturn:
+    vhost = _listener(arguments.socket, arguments.socket_fd, made)
+    hybrid = _listener(arguments.uds, arguments.uds_fd, made)
+    limit = min(arguments.connections, _most_files() - OTHER_FILES)
+    device = Device(vhost, hybrid, uds=arguments.uds, cid=arguments.cid, limit=limit)
+    if arguments.control_fd is not None:
+        device.control(socket.socket(fileno=arguments.control_fd))
+    if arguments.trace:
+        device.trace(arguments.trace)
+    device.run()
+
+
+def _number(given: dict[str, str], name: str) -> int | None:
+    return int(given[name]) if name in given else None
 
 
 def _listener(path: str | None, fd: int | None, made: list[str]) -> socket.socket:
+    """The inherited listening socket, or a new one at `path`, which is added to those `made`."""
     if fd is not None:
         return socket.socket(fileno=fd)
     assert path is not None

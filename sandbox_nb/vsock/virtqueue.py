@@ -60,7 +60,7 @@ class Virtqueue:
 
     __slots__ = (
         "_avail", "_avail_event", "_desc", "_event_idx", "_fence", "_mask", "_memory", "_next",
-        "_signalled", "_size", "_used", "_used_elements", "_used_idx", "_wanted",
+        "_signalled", "_used", "_used_elements", "_used_idx", "_wanted", "size",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +78,7 @@ class Virtqueue:
     ) -> None:
         if not 0 < size <= MAX_SIZE or size & (size - 1):
             raise QueueError(f"queue size {size} is not a power of two up to {MAX_SIZE}")
-        self._size = size
+        self.size = size
         self._mask = size - 1
         self._desc = desc
         self._avail = avail.cast("H")
@@ -101,8 +101,8 @@ class Virtqueue:
         """Up to `limit` chains the driver has made available."""
         avail, mask, position = self._avail, self._mask, self._next
         pending = (avail[1] - position) & 0xFFFF
-        if pending > self._size:
-            raise QueueError(f"available index runs {pending} ahead in a queue of {self._size}")
+        if pending > self.size:
+            raise QueueError(f"available index runs {pending} ahead in a queue of {self.size}")
         if not pending:
             return []
         self._fence()  # the index is read before the entries it announces
@@ -118,7 +118,7 @@ class Virtqueue:
         return chains
 
     def _buffers(self, index: int) -> list[memoryview]:
-        table, count = self._desc, self._size
+        table, count = self._desc, self.size
         if index >= count:
             raise QueueError(f"descriptor {index} in a queue of {count}")
         address, length, flags, _ = _unpack_descriptor(table, DESCRIPTOR_SIZE * index)
@@ -126,8 +126,8 @@ class Virtqueue:
             if flags & NEXT or length % DESCRIPTOR_SIZE or not length:
                 raise QueueError(f"malformed indirect descriptor {index}: flags {flags:#x}, length {length}")
             count = length // DESCRIPTOR_SIZE
-            if count > self._size:  # 2.7.5: no chain is longer than the queue
-                raise QueueError(f"indirect table of {count} descriptors in a queue of {self._size}")
+            if count > self.size:  # 2.7.5: no chain is longer than the queue
+                raise QueueError(f"indirect table of {count} descriptors in a queue of {self.size}")
             table, index = self._memory.view(address, length), 0
         return self._walk(table, count, index)
 
@@ -157,6 +157,11 @@ class Virtqueue:
         self._fence()  # the entries are written before the index that announces them
         self._used[1] = self._used_idx
 
+    @property
+    def unannounced(self) -> int:
+        """Chains put back since `interrupt_due` was last asked."""
+        return (self._used_idx - self._signalled) & 0xFFFF
+
     def interrupt_due(self) -> bool:
         """Whether the driver asked to be interrupted for what was published since the last call."""
         new, old = self._used_idx, self._signalled
@@ -166,7 +171,7 @@ class Virtqueue:
         self._fence()  # the index is written before the driver's wish is read (2.7.10.1)
         if not self._event_idx:
             return not self._avail[0] & NO_INTERRUPT
-        event = self._avail[2 + self._size]
+        event = self._avail[2 + self.size]
         return (new - event - 1) & 0xFFFF < (new - old) & 0xFFFF
 
     def want_kick(self) -> bool:
