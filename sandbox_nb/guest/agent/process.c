@@ -2,6 +2,7 @@
 
 #include "cgroup.h"
 #include "events.h"
+#include "oom.h"
 #include "standard.h"
 
 #include <errno.h>
@@ -62,10 +63,23 @@ static void unlink_from_list(struct process *process)
 		}
 }
 
+/* `pid` is the process itself or one that it, or what it started, has started. */
+static void killed_for_memory(pid_t pid)
+{
+	unsigned cgroup = cgroup_of(pid);
+	for (struct process *process = processes; process; process = process->next)
+		if ((process->running && process->pid == pid) || (cgroup != NO_CGROUP && process->cgroup == cgroup)) {
+			process->out_of_memory = true;
+			events_out_of_memory(process->id);
+			return;
+		}
+}
+
 void process_add(struct process *process)
 {
 	process->running = true;
 	n_running++;
+	oom_watch(killed_for_memory);
 	link_first(process);
 	events_started(process->id, process->pid);
 }
@@ -163,22 +177,6 @@ static bool was_killed(int wait_status)
 	return end_signal(wait_status) == SIGKILL || exit_code(wait_status) == 128 + SIGKILL;
 }
 
-static void tell_out_of_memory(struct process *process)
-{
-	if (process->cgroup == NO_CGROUP)
-		return;
-	uint64_t kills = cgroup_oom_kills(process->cgroup);
-	if (kills > process->oom_kills)
-		events_out_of_memory(process->id);
-	process->oom_kills = kills;
-}
-
-void process_check_memory(void)
-{
-	for (struct process *process = processes; process; process = process->next)
-		tell_out_of_memory(process);
-}
-
 void process_reaped(pid_t pid, int wait_status)
 {
 	struct process *process = processes;
@@ -186,16 +184,16 @@ void process_reaped(pid_t pid, int wait_status)
 		process = process->next;
 	if (!process)
 		return;
+	if (was_killed(wait_status))
+		oom_catch_up();
+	else
+		process->out_of_memory = false; /* one it started was ended, and it coped */
 	unlink_from_list(process);
 	link_first(process);
 	process->running = false;
 	process->wait_status = wait_status;
 	n_running--;
 	n_exited++;
-	if (was_killed(wait_status)) {
-		tell_out_of_memory(process);
-		process->out_of_memory = process->oom_kills > 0;
-	}
 	events_exited(process->id, process->pid, exit_code(wait_status), end_signal(wait_status));
 	bool told = process->waiters;
 	for (struct call *call; (call = process->waiters);) {
@@ -206,6 +204,7 @@ void process_reaped(pid_t pid, int wait_status)
 		forget_exited(process);
 	else
 		evict_oldest_exited();
+	cgroup_prepare(); /* while the host reads the answer */
 }
 
 /* Without a cgroup its process group has to do, which a process leaves as it likes. */

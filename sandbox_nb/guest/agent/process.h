@@ -15,9 +15,8 @@ struct process {
 	pid_t pid;
 	bool running;
 	int wait_status;
-	bool out_of_memory;
+	bool out_of_memory; /* it, or a process it started */
 	unsigned cgroup;
-	uint64_t oom_kills;  /* of its cgroup, as far as they were told */
 	struct relay *input; /* of its standard input or terminal, while that is open */
 	struct call *waiters;
 };
@@ -40,9 +39,6 @@ void process_pids(struct call *, struct bytes request);
 
 /* A child was reaped with this status of wait(2). Does nothing when it is none of these. */
 void process_reaped(pid_t pid, int wait_status);
-
-/* The kernel has ended something for want of memory: tells of every process it happened to. */
-void process_check_memory(void);
 
 /* Signals all that runs with all that each has started. */
 void process_signal_all(int signal);

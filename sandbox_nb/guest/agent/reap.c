@@ -26,7 +26,7 @@ void reap_children(void)
 		job_reaped(pid);
 		uevent_reaped(pid);
 	}
-	cgroup_sweep();
+	cgroup_child_gone();
 	if (pid < 0 && errno == ECHILD)
 		power_no_children();
 }

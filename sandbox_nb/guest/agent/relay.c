@@ -22,6 +22,7 @@ struct pending {
 
 /* A direction is open as long as its watch on the process's side is. */
 struct relay {
+	struct relay *next;
 	struct watch socket;
 	struct watch input;
 	struct watch output;
@@ -34,7 +35,8 @@ struct relay {
 enum outcome { MOVED, BLOCKED, ENDED, BROKEN };
 
 static uint8_t piece[PIECE_SIZE];
-static unsigned relays;
+static struct relay *relays;
+static unsigned n_relays;
 
 static bool is_open(const struct watch *watch)
 {
@@ -67,8 +69,13 @@ static void relay_end(struct relay *relay)
 	close(relay->socket.fd);
 	forget_pending(&relay->to_process);
 	forget_pending(&relay->to_host);
+	for (struct relay **link = &relays; *link; link = &(*link)->next)
+		if (*link == relay) {
+			*link = relay->next;
+			break;
+		}
+	n_relays--;
 	free(relay);
-	relays--;
 }
 
 /* Ends the relay when neither direction is open; else tells epoll what it waits for. */
@@ -262,7 +269,7 @@ static void close_all(int socket, int input, int output)
 
 bool relay_start(int socket, int input, int output, struct relay **handle)
 {
-	struct relay *relay = relays < MAX_RELAYS ? calloc(1, sizeof *relay) : NULL;
+	struct relay *relay = n_relays < MAX_RELAYS ? calloc(1, sizeof *relay) : NULL;
 	if (!relay || !start_watches(relay, socket, input, output)) {
 		if (relay) {
 			watch_stop(&relay->socket);
@@ -272,7 +279,9 @@ bool relay_start(int socket, int input, int output, struct relay **handle)
 		close_all(socket, input, output);
 		return false;
 	}
-	relays++;
+	relay->next = relays;
+	relays = relay;
+	n_relays++;
 	relay->handle = handle;
 	if (handle)
 		*handle = relay;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 import pytest
 import pytest_asyncio
 
+from sandbox_nb import binaries
 from sandbox_nb.guest.proto import process_pb2 as pb
 from sandbox_nb.guest.proto.files_ttrpc import FilesClient
 from sandbox_nb.guest.proto.power_ttrpc import PowerClient
@@ -50,9 +52,17 @@ def compile_native(out: Path, *sources: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def native_agent(tmp_path_factory):
+def sanitized_agent(tmp_path_factory):
     """Path of the agent's native build."""
     return compile_native(tmp_path_factory.mktemp("native") / "agent", *sorted(SOURCES.glob("*.c")))
+
+
+@pytest.fixture
+def native_agent(request, sanitized_agent):
+    """The agent under test: the sanitized one or, with "shipped", the binary that goes into images."""
+    if getattr(request, "param", "sanitized") == "shipped":
+        return binaries.agent(platform.machine())
+    return sanitized_agent
 
 
 def writable_cgroup() -> Path | None:

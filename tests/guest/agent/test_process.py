@@ -14,6 +14,9 @@ import pytest
 from sandbox_nb.guest.proto import process_pb2 as pb
 from sandbox_nb.ttrpc import Code, StatusError
 
+# The sanitizers do not bear a child in its parent's memory, so the way of the shipped agent is walked apart.
+pytestmark = pytest.mark.parametrize("native_agent", ["sanitized", "shipped"], indirect=True)
+
 
 @contextlib.contextmanager
 def refused(code, *words):
