@@ -155,11 +155,18 @@ static void refuse_input(struct relay *relay)
 		shutdown(relay->socket.fd, SHUT_RD);
 }
 
+/* Nothing more comes from the process. If nothing goes to it either, closing the socket says so in one packet less. */
+static void tell_host_of_end(struct relay *relay)
+{
+	if (is_open(&relay->input))
+		shutdown(relay->socket.fd, SHUT_WR);
+}
+
 static void end_output(struct relay *relay)
 {
 	watch_close(&relay->output);
 	if (!relay->to_host.len)
-		shutdown(relay->socket.fd, SHUT_WR);
+		tell_host_of_end(relay);
 }
 
 /* The host takes no more: the process's next write fails. */
@@ -215,7 +222,7 @@ static void flush_to_host(struct relay *relay)
 	if (outcome == BROKEN)
 		refuse_output(relay);
 	else if (outcome == MOVED && !is_open(&relay->output))
-		shutdown(relay->socket.fd, SHUT_WR);
+		tell_host_of_end(relay);
 }
 
 /* Input first: an interrupt key must get through while output floods. */
