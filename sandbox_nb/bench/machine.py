@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ NAMES = (
     "warm_ready_s",
     "warm_exec_s",
     "standby_ready_s",
+    "eight_over_one",
     "exec_ms",
     "ping_ms",
 )
@@ -61,6 +63,7 @@ def rows() -> dict[str, Row]:
         "warm_ready_s": Row.of([ready for ready, _ in warm], "s"),
         "warm_exec_s": Row.of([executed for _, executed in warm], "s"),
         "standby_ready_s": Row.of(_standby(), "s"),
+        "eight_over_one": Row.of([_at_once(8) / _start(warm=True)[0] for _ in range(COLD_ROUNDS)], "ratio"),
         **_calls(),
     }
 
@@ -75,6 +78,16 @@ def _standby() -> list[float]:
                 time.sleep(0.05)
             samples.append(_start(standby=1)[0])
     return samples
+
+
+def _at_once(number: int) -> float:
+    """Seconds until ``number`` machines, started at the same time, are all ready."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(number) as pool:
+        sandboxes = [stack.enter_context(Sandbox()) for _ in range(number)]
+        began = time.perf_counter()
+        for _ in pool.map(lambda sandbox: (sandbox.start(), sandbox.info()), sandboxes):
+            pass
+        return time.perf_counter() - began
 
 
 def _start(**options: Any) -> tuple[float, float]:

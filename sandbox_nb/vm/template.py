@@ -5,9 +5,9 @@ A template is a folder with the guest's RAM (a sparse file), QEMU's state of eve
 machine, so that any difference is another template; and it is believed only when its record fits its files.
 
 Clones are no twins: the vmgenid device has the guest's kernel reseed its random numbers when it wakes up, and
-Setup/Configure brings entropy, clock and names of each clone's own before anything of the user runs. What they share
-is what was settled before the template was saved: the addresses and canaries of the kernel and of the agent, the
-pids given away so far, and an uptime that goes on from the template's.
+Setup/Configure brings entropy, clock and names of each clone's own before anything of the user runs. What they
+share is what was settled before the template was saved: the addresses and canaries of the kernel and of the agent,
+the pids given away so far, and an uptime that goes on from the template's.
 
 The RAM is copied into a memfd for every machine. A memfd is a file system of its own, so neither a reflink nor
 copy_file_range can save that copy; leaving holes out does. Pages the guest freed are some 15 MB of the 85 that a

@@ -292,6 +292,7 @@ def test_eight_at_once(cache):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(8))) == [("warm", f"n{number}") for number in range(8)]
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_templates_from_the_command_line(cache, capsys):
