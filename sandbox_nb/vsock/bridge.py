@@ -14,12 +14,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import packet
-from .connection import Connection, Event, ProtocolViolation, State, reset_reply
+from .connection import Event, ProtocolViolation, State, reset_reply
 from .framing import parse
-from .handshake import LAST_PORT, TIMEOUT, Handshakes, overdue
+from .handshake import TIMEOUT, Handshakes, overdue
 from .loop import HANG_UP, PEER_DONE, WRITE
 from .packet import HOST_CID, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, STREAM, Header
 from .stream import EVENTS, Stream
+from .table import Table
 
 if TYPE_CHECKING:
     from .framing import Inbox
@@ -33,37 +34,12 @@ DIAL_RETRY = 0.01
 PROBE = 0.2
 """Seconds after which a guest that leaves us no credit is asked about it, and asked again."""
 
-MAX_WINDOW = 1024 * 1024
-MIN_WINDOW = 16 * 1024
-WINDOW_BUDGET = 16 * 1024 * 1024
-"""Room granted to the guest, in bytes: for a connection at most and at least, and the total where it is least.
-
-It is also the most that is kept in memory when a host's socket is not read: the budget, and the least window
-for each connection.
-"""
-
 MAX_REPLIES = 128
 """Resets waiting for the guest to make room, after which nothing more is taken from it (virtio 1.2, 5.10.6.4)."""
 
-FIRST_PORT = 1 << 30
-"""Host ports of connections the host opens count up from here, clear of those the guest may be told to dial."""
-
-
-class Counters:
-    """What has happened since the device began; of bytes, those of streams that have ended."""
-
-    def __init__(self) -> None:
-        self.opened_by_host = 0
-        self.opened_by_guest = 0
-        self.over_limit = 0
-        """Connections refused because there were too many."""
-        self.reset_by_us = 0
-        self.bytes_to_guest = 0
-        self.bytes_to_host = 0
-
 
 class Bridge:
-    """The connections of one guest."""
+    """The connections of one guest, in tables of those that wait for the same thing."""
 
     def __init__(
         self, loop: Loop, tap: Tap, listener: socket.socket, *, uds: str, guest_cid: int, limit: int
@@ -74,84 +50,66 @@ class Bridge:
         self._tap = tap
         self._uds = uds
         self._guest_cid = guest_cid
-        self._limit = limit
-        self._streams: dict[tuple[int, int], Stream] = {}
+        self._table = Table(loop, guest_cid, limit)
+        self._handshakes = Handshakes(loop, listener, admit=self._admit, on_request=self._request)
+        # By what they wait for: an answer to their request, a host's backlog, buffers of the guest for packets
+        # without payload, buffers for payload, credit. The values are when to give up, the path, when to ask.
         self._opening: dict[Stream, float] = {}
         self._dialling: dict[Stream, str] = {}
-        self._lingering: set[Stream] = set()
-        self._replies: deque[Header] = deque()
         self._pending: dict[Stream, None] = {}
         self._readable: dict[Stream, None] = {}
         self._starved: dict[Stream, float] = {}
-        self._granted = 0
+        self._replies: deque[Header] = deque()
         self._retry_at = 0.0
-        self._next_port = FIRST_PORT
-        self.counters = Counters()
-        self._handshakes = Handshakes(loop, listener, admit=self._admit, on_request=self._request)
 
-    # From the host: opening.
+    # Opening.
 
     def _admit(self) -> bool:
         """Whether one more connection may come; there must be a guest, too, for a host to wait for."""
-        if len(self._streams) + len(self._handshakes) + len(self._lingering) < self._limit:
+        if len(self._table) + len(self._handshakes) < self._table.limit:
             return self.attached
-        self.counters.over_limit += 1
+        self._table.counters["over_limit"] += 1
         return False
 
     def _request(self, sock: socket.socket, guest_port: int) -> None:
+        """A host wants to reach a guest port."""
         if not self.attached:
             self._loop.discard(sock)
             return
-        stream = Stream(sock, self._loop)
-        while (self._next_port, guest_port) in self._streams:
-            self._advance_port()
-        connection = self._connect(stream, self._next_port, guest_port)
-        self._advance_port()
-        self.counters.opened_by_host += 1
-        connection.request()
+        self._table.counters["opened_by_host"] += 1
+        stream = self._table.open(sock, guest_port)
+        stream.connection.request()
+        self._opening[stream] = monotonic() + TIMEOUT
         self._pending[stream] = None
         self._loop.hand_over(sock.fileno(), EVENTS, lambda events: self._on_socket(stream, events))
 
-    def _advance_port(self) -> None:
-        self._next_port = self._next_port + 1 if self._next_port < LAST_PORT else FIRST_PORT
-
-    def _connect(self, stream: Stream, host_port: int, guest_port: int) -> Connection:
-        window = max(MIN_WINDOW, min(MAX_WINDOW, (WINDOW_BUDGET - self._granted) // 4))
-        connection = Connection(self._guest_cid, host_port, guest_port, window)
-        self._granted += window
-        stream.connection = connection
-        self._streams[host_port, guest_port] = stream
-        self._opening[stream] = monotonic() + TIMEOUT
-        return connection
-
-    # From the guest: opening.
-
     def _dial(self, header: Header) -> None:
-        path = f"{self._uds}_{header.dst_port}"
+        """The guest wants to reach a host port."""
         if not self._admit():
             self._replies.append(reset_reply(header))
             return
-        self.counters.opened_by_guest += 1
-        stream = Stream(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), self._loop)
-        connection = self._connect(stream, header.dst_port, header.src_port)
-        connection.credit.update(header.buf_alloc, header.fwd_cnt)
-        self._loop.watch(stream.socket.fileno(), EVENTS, lambda events: self._on_socket(stream, events))
-        self._try_dial(stream, path)
+        self._table.counters["opened_by_guest"] += 1
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream = self._table.open(sock, header.src_port, header.dst_port)
+        stream.connection.credit.update(header.buf_alloc, header.fwd_cnt)
+        self._opening[stream] = monotonic() + TIMEOUT
+        self._try_dial(stream, f"{self._uds}_{header.dst_port}")
 
     def _try_dial(self, stream: Stream, path: str) -> None:
         try:
             stream.socket.connect(path)
         except BlockingIOError:  # the listener's backlog is full
             self._dialling[stream] = path
+            return
         except OSError:  # nobody listens
             self._reset(stream)
-        else:
-            self._dialling.pop(stream, None)
-            del self._opening[stream]
-            assert stream.connection
-            stream.connection.accept()
-            self._pending[stream] = None
-            self._readable[stream] = None
+            return
+        # Not earlier: a socket that is not connected is reported as hung up.
+        self._loop.watch(stream.socket.fileno(), EVENTS, lambda events: self._on_socket(stream, events))
+        self._dialling.pop(stream, None)
+        del self._opening[stream]
+        stream.connection.accept()
+        self._pending[stream] = None
 
     # Time.
 
@@ -176,9 +134,8 @@ class Bridge:
         for stream in overdue(self._opening, now):
             self._reset(stream)
         for stream in overdue(self._starved, now):
-            assert stream.connection
             self._starved[stream] = self._starved.pop(stream) + PROBE
-            self._ask_for_credit(stream, stream.connection)
+            self._ask_for_credit(stream)
 
     # Ending.
 
@@ -187,39 +144,30 @@ class Bridge:
 
         A request it has not seen yet waits for the next guest, unless the front end is gone too.
         """
-        for stream in tuple(self._streams.values()):
-            assert stream.connection
+        for stream in tuple(self._table.streams.values()):
             if not (self.attached and stream.connection.unseen):
                 self._release(stream)
         self._replies.clear()
 
     def _reset(self, stream: Stream) -> None:
-        assert stream.connection
-        self.counters.reset_by_us += 1
+        self._table.counters["reset_by_us"] += 1
         self._replies.append(stream.connection.reset())
         self._release(stream)
 
     def _release(self, stream: Stream) -> None:
         """The guest is done with a stream; its socket is closed once all the guest sent is delivered."""
-        connection = stream.connection
-        assert connection
-        del self._streams[connection.host_port, connection.guest_port]
-        self._granted -= connection.credit.buf_alloc
+        stream.connection.close()
+        self._table.release(stream)
         for waiting in (self._opening, self._dialling, self._pending, self._readable, self._starved):
             waiting.pop(stream, None)
-        stream.connection = None
-        self._lingering.add(stream)
         self._settle(stream)
 
     def _settle(self, stream: Stream) -> None:
         """Draw the conclusions from how a stream's socket and connection stand."""
         connection = stream.connection
-        if connection is None:
+        if connection.state is State.CLOSED:
             if stream.broken or not stream.backlog:
-                self._lingering.discard(stream)
-                self._loop.discard(stream.socket)
-                self.counters.bytes_to_guest += stream.sent
-                self.counters.bytes_to_host += stream.received
+                self._table.forget(stream)
             return
         if connection.state is not State.ESTABLISHED:
             return
@@ -232,27 +180,24 @@ class Bridge:
         if connection.pending:
             self._pending[stream] = None
 
-    # From the host: an open stream.
+    # From a host.
 
     def _on_socket(self, stream: Stream, events: int) -> None:
+        connection = stream.connection
         if events & (PEER_DONE | HANG_UP):
             stream.ending = True
         if events & HANG_UP:
             stream.hung_up = True
-            stream.broken |= stream.connection is None
+            stream.broken |= connection.state is State.CLOSED
         if events & WRITE and stream.backlog:
             self._forwarded(stream, stream.flush())
-        elif stream.connection is None or stream.eof:
+        elif stream.eof or connection.state is State.CLOSED:
             self._settle(stream)
-        connection = stream.connection
-        if not connection or connection.state is not State.ESTABLISHED:
-            return
-        if not stream.eof and stream not in self._starved:
+        if connection.state is State.ESTABLISHED and not stream.eof and stream not in self._starved:
             self._readable[stream] = None
 
     def _forwarded(self, stream: Stream, size: int) -> None:
-        if stream.connection:
-            stream.connection.forwarded(size)
+        stream.connection.forwarded(size)
         self._settle(stream)
 
     # From the guest.
@@ -265,7 +210,8 @@ class Bridge:
     def receive(self, chains: list[Chain]) -> int:
         """Handle packets from the guest; how many bytes of payload they carry.
 
-        Payload is written to sockets, or kept, before this returns.
+        Payload is written to sockets, or kept, before this returns; that of one stream at once, if nothing but
+        payload comes between.
         """
         gathered: dict[Stream, list[memoryview]] = {}
         size = 0
@@ -273,33 +219,34 @@ class Bridge:
             header, payload = parse(chain)
             if self._tap.on_packet:
                 self._tap.on_packet(header.pack(), payload)
-            stream = self._streams.get((header.dst_port, header.src_port))
             if not self._ours(header):
                 continue
+            stream = self._table.streams.get((header.dst_port, header.src_port))
             if stream is None:
                 self._receive_stray(header)
                 continue
-            connection = stream.connection
-            assert connection
             try:
                 if header.op == packet.RW:
-                    connection.receive_data(header)
-                    size += header.len
+                    stream.connection.receive_data(header)
                     gathered.setdefault(stream, []).extend(payload)
+                    size += header.len
                 else:
-                    if views := gathered.pop(stream, None):
-                        self._forwarded(stream, stream.write(views))
-                    self._receive_control(stream, connection, header)
+                    self._deliver(stream, gathered)
+                    self._receive_control(stream, header)
             except ProtocolViolation:
-                gathered.pop(stream, None)
+                self._deliver(stream, gathered)
                 self._reset(stream)
                 continue
-            if stream in self._starved and connection.credit.peer_free:
+            if stream in self._starved and stream.connection.credit.peer_free:
                 del self._starved[stream]
                 self._readable[stream] = None
-        for stream, views in gathered.items():
-            self._forwarded(stream, stream.write(views))
+        for stream in tuple(gathered):
+            self._deliver(stream, gathered)
         return size
+
+    def _deliver(self, stream: Stream, gathered: dict[Stream, list[memoryview]]) -> None:
+        if views := gathered.pop(stream, None):
+            self._forwarded(stream, stream.write(views))
 
     def _ours(self, header: Header) -> bool:
         """Whether a packet is addressed as this device's guest must; one to another host or type is answered."""
@@ -317,23 +264,21 @@ class Bridge:
         elif header.op != packet.RST:
             self._replies.append(reset_reply(header))
 
-    def _receive_control(self, stream: Stream, connection: Connection, header: Header) -> None:
+    def _receive_control(self, stream: Stream, header: Header) -> None:
+        connection = stream.connection
         event = connection.receive(header)
+        if event is Event.RESET:
+            self._release(stream)
+            return
         if event is Event.CONNECTED:
             del self._opening[stream]
             stream.greet(b"OK %d\n" % connection.host_port)
             self._readable[stream] = None
-        elif event is Event.RESET:
-            self._release(stream)
+        if connection.guest_shut == SHUTDOWN_BOTH:  # closed in the guest, where RST frees the port
+            self._reset(stream)
             return
-        elif event is Event.SHUTDOWN:
-            if (
-                connection.guest_shut == SHUTDOWN_BOTH
-            ):  # closed there: the answer that frees the guest's port is RST
-                self._reset(stream)
-                return
-            if connection.guest_shut & SHUTDOWN_RECEIVE:
-                stream.refuse_input()
+        if connection.guest_shut & SHUTDOWN_RECEIVE and not stream.eof:
+            stream.refuse_input()
         self._settle(stream)
 
     # To the guest.
@@ -350,7 +295,6 @@ class Bridge:
             replies.popleft()
         while self._pending and inbox.ready():
             stream = next(iter(self._pending))
-            assert stream.connection
             if header := stream.connection.next_packet():
                 inbox.put(header)
             else:
@@ -359,24 +303,12 @@ class Bridge:
             if not self._pump(stream, inbox):
                 break
 
-    def _starve(self, stream: Stream, connection: Connection) -> None:
-        """Wait for the guest's credit. Linux speaks up when it has room for bytes again, not for packets."""
-        del self._readable[stream]
-        self._starved[stream] = monotonic() + PROBE
-        if connection.credit.crowded:
-            self._ask_for_credit(stream, connection)
-
-    def _ask_for_credit(self, stream: Stream, connection: Connection) -> None:
-        connection.ask_for_credit()
-        self._pending[stream] = None
-
     def _pump(self, stream: Stream, inbox: Inbox) -> bool:
         """Move bytes from a stream's socket to the guest; False if the guest has no buffers."""
         connection = stream.connection
-        assert connection
         free = connection.credit.peer_free
         if not free:
-            self._starve(stream, connection)
+            self._starve(stream)
             return True
         views = inbox.offer(min(free, stream.stride))
         if not views:
@@ -391,13 +323,19 @@ class Bridge:
             self._settle(stream)
         return True
 
+    def _starve(self, stream: Stream) -> None:
+        """Wait for the guest's credit. Linux speaks up when it has room for bytes again, not for packets."""
+        del self._readable[stream]
+        self._starved[stream] = monotonic() + PROBE
+        if stream.connection.credit.crowded:
+            self._ask_for_credit(stream)
+
+    def _ask_for_credit(self, stream: Stream) -> None:
+        stream.connection.ask_for_credit()
+        self._pending[stream] = None
+
     # For people.
 
     def statistics(self) -> dict[str, Any]:
-        """Counters, bytes of all streams past and present, and how each present stream stands."""
-        streams = [*self._streams.values(), *self._lingering]
-        totals = vars(self.counters).copy()
-        totals["bytes_to_guest"] += sum(stream.sent for stream in streams)
-        totals["bytes_to_host"] += sum(stream.received for stream in streams)
-        waiting = {"handshakes": len(self._handshakes), "granted": self._granted, "limit": self._limit}
-        return totals | waiting | {"streams": [stream.statistics() for stream in streams]}
+        """Numbers of the device and of each connection."""
+        return {"handshakes": len(self._handshakes)} | self._table.statistics()

@@ -6,6 +6,8 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
+from . import address
+
 if TYPE_CHECKING:
     from os import PathLike
 
@@ -59,11 +61,4 @@ async def _handshake(sock: socket.socket, uds: str, port: int, first: bytes) -> 
 
 def listen(uds: str | PathLike[str], port: int) -> socket.socket:
     """A listening socket for connections of the guest to host port `port`. Its file is the caller's to remove."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(f"{uds}_{port}")
-        sock.listen(128)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    return address.listen(f"{uds}_{port}")

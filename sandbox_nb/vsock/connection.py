@@ -31,9 +31,8 @@ class State(Enum):
 class Event(Enum):
     """What a packet of the guest means to the bridge."""
 
-    NOTHING = "credit only"
+    NOTHING = "credit, or less to come or to send: see `guest_shut`"
     CONNECTED = "guest accepted the host's request"
-    SHUTDOWN = "guest will send no more, or receive no more, or both: see `guest_shut`"
     RESET = "guest refused or dropped the connection"
 
 
@@ -46,7 +45,7 @@ _TRANSITIONS = {
     (State.REQUESTED, packet.RST): (State.CLOSED, Event.RESET),
     (State.ESTABLISHED, packet.CREDIT_UPDATE): (State.ESTABLISHED, Event.NOTHING),
     (State.ESTABLISHED, packet.CREDIT_REQUEST): (State.ESTABLISHED, Event.NOTHING),
-    (State.ESTABLISHED, packet.SHUTDOWN): (State.ESTABLISHED, Event.SHUTDOWN),
+    (State.ESTABLISHED, packet.SHUTDOWN): (State.ESTABLISHED, Event.NOTHING),
     (State.ESTABLISHED, packet.RST): (State.CLOSED, Event.RESET),
 }
 
@@ -89,10 +88,14 @@ class Connection:
             self.host_shut |= flags
             self._queue(packet.SHUTDOWN)
 
-    def reset(self) -> Header:
-        """Drop the connection; the packet that tells the guest."""
+    def close(self) -> None:
+        """Nothing comes or goes any more."""
         self.state = State.CLOSED
         self._pending = 0
+
+    def reset(self) -> Header:
+        """Close the connection; the packet that tells the guest."""
+        self.close()
         return self._header(packet.RST)
 
     def ask_for_credit(self) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .bridge import Bridge
 from .control import Control
 from .framing import BATCH
-from .frontend import RX, TX, FrontEnd, FrontEndGone
+from .frontend import RX, TX, FrontEnd
 from .loop import READ, Loop
 from .memory import MemoryFault
 from .trace import Tap
 from .virtqueue import QueueError
+from .vring import EventFileError
 
 if TYPE_CHECKING:
     import socket
@@ -95,8 +96,8 @@ class Device:
             log(f"the driver broke the device, which stays silent until it is reset: {error}")
             front.report_broken()
             self.bridge.guest_gone()
-        except FrontEndGone as error:
-            self._front_gone(str(error))
+        except EventFileError as error:
+            self._front_gone(f"front end dropped: its event file: {error}")
         return False
 
     def _serve(self, front: FrontEnd, inbox: Inbox, outbox: Virtqueue) -> bool:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import socket
 import struct
-from _thread import allocate_lock
 from typing import TYPE_CHECKING
 
 from . import vhost_user
 from .framing import Inbox
-from .loop import EDGE, READ
-from .memory import GuestMemory, MemoryFault, Region
-from .vhost_user import Message, ProtocolError, VringAddress
-from .virtqueue import QueueError, Virtqueue, ring_sizes
+from .loop import READ
+from .memory import GuestMemory, MemoryFault
+from .vhost_user import Message, ProtocolError
+from .virtqueue import QueueError, Virtqueue
+from .vring import EventFileError, Vring, map_region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,38 +34,6 @@ FEATURES = (
 PROTOCOL_FEATURES = vhost_user.PROTOCOL_F_MQ | vhost_user.PROTOCOL_F_REPLY_ACK | vhost_user.PROTOCOL_F_CONFIG
 
 _FDS_SPACE = socket.CMSG_SPACE(4 * vhost_user.MAX_REGIONS)
-
-_fence_lock = allocate_lock()
-_fence_lock.acquire()
-
-
-def fence() -> None:
-    """A full memory barrier.
-
-    Python has none of its own. Unlocking is a store-release and locking a load-acquire; in this order, on one
-    location, no access moves across both, neither on x86 (where each is a locked instruction) nor on Arm.
-    """
-    _fence_lock.release()
-    _fence_lock.acquire()
-
-
-class FrontEndGone(Exception):
-    """The front end cannot be told of something any more."""
-
-
-class Vring:
-    """What the front end has told of one queue so far."""
-
-    __slots__ = ("address", "base", "call", "enabled", "error", "kick", "num")
-
-    def __init__(self) -> None:
-        self.num = 0
-        self.base = 0
-        self.address: VringAddress | None = None
-        self.enabled = False
-        self.kick: int | None = None
-        self.call: int | None = None
-        self.error: int | None = None
 
 
 class FrontEnd:
@@ -98,7 +65,7 @@ class FrontEnd:
         self._features = 0
         self._protocol_features = 0
         self._memory = GuestMemory()
-        self._vrings = (Vring(), Vring())
+        self._vrings = (Vring(loop), Vring(loop))
         sock.setblocking(False)
         loop.watch(sock.fileno(), READ, self._on_socket)
 
@@ -107,9 +74,7 @@ class FrontEnd:
         self._loop.discard(self._socket)
         _close(self._decoder.abandon())
         for vring in self._vrings:
-            self._set_kick(vring, None)
-            self._set_call(vring, None)
-            self._set_error(vring, None)
+            vring.close()
         self.inbox = self.outbox = None
         self._memory = GuestMemory()
 
@@ -123,23 +88,15 @@ class FrontEnd:
             return True
 
     def interrupt(self, index: int) -> None:
-        """Interrupt the driver for a queue."""
-        self._signal(self._vrings[index].call)
+        """Interrupt the driver for a queue. EventFileError if it cannot be done."""
+        self._vrings[index].interrupt()
 
     def report_broken(self) -> None:
         """Stop the queues until the driver resets the device, and tell the front end if it listens."""
         self.inbox = self.outbox = None
-        with contextlib.suppress(FrontEndGone):
+        with contextlib.suppress(EventFileError):
             for vring in self._vrings:
-                self._signal(vring.error)
-
-    def _signal(self, fd: int | None) -> None:
-        if fd is None:
-            return
-        try:
-            os.eventfd_write(fd, 1)
-        except OSError as error:  # not an event file at all, or one that nobody ever reads
-            raise FrontEndGone(f"front end dropped: its event file {error.strerror}") from error
+                vring.report_error()
 
     # Messages.
 
@@ -153,6 +110,7 @@ class FrontEnd:
             self._on_gone(f"front end dropped: {error}")
 
     def _receive(self) -> Message | None:
+        """The next message; None if the front end has gone, BlockingIOError if it has not come yet."""
         while True:
             data, ancillary, flags, _ = self._socket.recvmsg(
                 self._decoder.wanted, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC
@@ -210,7 +168,7 @@ class FrontEnd:
     def _set_mem_table(self, message: Message) -> None:
         """Map the guest's memory. Running queues go on in the new mapping, at the same addresses."""
         try:
-            regions = [_map(region) for region in vhost_user.decode_mem_table(message)]
+            regions = [map_region(region) for region in vhost_user.decode_mem_table(message)]
         finally:
             _close(message.fds)
         self._memory = GuestMemory(regions)
@@ -227,10 +185,11 @@ class FrontEnd:
         self._vring(index).base = base
 
     def _get_vring_base(self, message: Message) -> bytes:
+        """Stop a queue; where it stands."""
         index, _ = vhost_user.decode_vring_state(message)
-        self._pause()
         vring = self._vring(index)
-        self._set_kick(vring, None)
+        self._pause()
+        vring.set_kick(None)
         return vhost_user.encode_vring_state(vhost_user.VringState(index, vring.base))
 
     def _set_vring_addr(self, message: Message) -> None:
@@ -238,14 +197,14 @@ class FrontEnd:
         self._vring(address.queue).address = address
 
     def _set_vring_kick(self, message: Message) -> None:
-        self._set_fd(message, self._set_kick)
+        self._set_fd(message, Vring.set_kick)
         self._begin()
 
     def _set_vring_call(self, message: Message) -> None:
-        self._set_fd(message, self._set_call)
+        self._set_fd(message, Vring.set_call)
 
     def _set_vring_err(self, message: Message) -> None:
-        self._set_fd(message, self._set_error)
+        self._set_fd(message, Vring.set_error)
 
     def _set_vring_enable(self, message: Message) -> None:
         index, enabled = vhost_user.decode_vring_state(message)
@@ -257,8 +216,6 @@ class FrontEnd:
 
     def _nothing(self, _message: Message) -> None:
         """SET_OWNER means nothing where a socket has one owner; RESET_OWNER is deprecated to mean nothing."""
-
-    # Queues.
 
     def _vring(self, index: int) -> Vring:
         if index >= len(self._vrings):
@@ -274,34 +231,17 @@ class FrontEnd:
             raise
         place(vring, fd)
 
-    def _set_kick(self, vring: Vring, fd: int | None) -> None:
-        if vring.kick is not None:
-            self._loop.ignore(vring.kick)
-            os.close(vring.kick)
-        vring.kick = fd
-        if fd is not None:
-            # Edge-triggered, so the counter need not be read. To wake us is all a kick does: the rings tell
-            # the rest.
-            self._loop.watch(fd, READ | EDGE, lambda _events: None)
-
-    def _set_call(self, vring: Vring, fd: int | None) -> None:
-        if vring.call is not None:
-            os.close(vring.call)
-        vring.call = fd
-
-    def _set_error(self, vring: Vring, fd: int | None) -> None:
-        if vring.error is not None:
-            os.close(vring.error)
-        vring.error = fd
+    # Queues.
 
     def _begin(self) -> None:
         """Run both queues if both are complete: a queue alone is of no use to a connection."""
-        vrings = self._vrings
-        if not all(vring.kick is not None and vring.address and vring.enabled for vring in vrings):
+        rx, tx = self._vrings
+        if not rx.complete or not tx.complete:
             return
-        self.fresh = not any(vring.base for vring in vrings)
-        self.inbox = Inbox(self._queue(vrings[RX], writable=True), self._tap)
-        self.outbox = self._queue(vrings[TX], writable=False)
+        event_idx = bool(self._features & vhost_user.VIRTIO_RING_F_EVENT_IDX)
+        self.fresh = not rx.base and not tx.base
+        self.inbox = Inbox(rx.queue(self._memory, writable=True, event_idx=event_idx), self._tap)
+        self.outbox = tx.queue(self._memory, writable=False, event_idx=event_idx)
         self._on_change()
 
     def _pause(self) -> None:
@@ -312,36 +252,10 @@ class FrontEnd:
             self.inbox = self.outbox = None
             self._on_change()
 
-    def _queue(self, vring: Vring, *, writable: bool) -> Virtqueue:
-        assert vring.address
-        desc, avail, used = ring_sizes(vring.num)
-        _, desc_address, used_address, avail_address = vring.address
-        return Virtqueue(
-            vring.num,
-            self._memory.user_view(desc_address, desc),
-            self._memory.user_view(avail_address, avail),
-            self._memory.user_view(used_address, used),
-            memory=self._memory,
-            fence=fence,
-            writable=writable,
-            base=vring.base,
-            event_idx=bool(self._features & vhost_user.VIRTIO_RING_F_EVENT_IDX),
-        )
-
 
 def _close(fds: Iterable[int]) -> None:
     for fd in fds:
         os.close(fd)
-
-
-def _map(region: vhost_user.MemoryRegion) -> Region:
-    """Map from the file's beginning: an offset need not lie on a page of the file's own size (huge pages)."""
-    size = region.offset + region.size
-    try:
-        view = memoryview(mmap.mmap(region.fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
-    except (OSError, ValueError, OverflowError) as error:
-        raise ProtocolError(f"memory region of {region.size} bytes at {region.offset}: {error}") from error
-    return Region(region.guest, region.user, view[region.offset :])
 
 
 _HANDLERS: dict[int, Callable[[FrontEnd, Message], bytes | None]] = {
@@ -363,7 +277,6 @@ _HANDLERS: dict[int, Callable[[FrontEnd, Message], bytes | None]] = {
     vhost_user.SET_VRING_ERR: FrontEnd._set_vring_err,
     vhost_user.SET_VRING_ENABLE: FrontEnd._set_vring_enable,
 }
-
 _WITH_FDS = {
     vhost_user.SET_MEM_TABLE,
     vhost_user.SET_VRING_KICK,

@@ -60,8 +60,9 @@ class Loop:
         self._epoll.unregister(fd)
 
     def discard(self, sock: Closable) -> None:
-        """Watch a socket no longer, and close it before the next round."""
-        self.ignore(sock.fileno())
+        """Watch a socket no longer, if it was watched, and close it before the next round."""
+        if sock.fileno() in self._handlers:
+            self.ignore(sock.fileno())
         self._discarded.append(sock)
 
     def run_once(self, timeout: float | None) -> None:

@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import NoReturn
 
+from .address import MAX_PATH, listen
 from .device import Device, log
 
 USAGE = """\
@@ -25,11 +26,10 @@ A vhost-user-vsock device: a guest's vsock ports as UNIX sockets, in Firecracker
   --trace FILE       write every packet to FILE, for Wireshark
   --control-fd N     inherited socket for control, as control.py describes
 """
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 _NUMBERS = {"socket-fd", "uds-fd", "cid", "connections", "control-fd"}
 _WORDS = {"socket", "uds", "trace"}
 
-MAX_PATH = 107
-"""Bytes in the path of a UNIX socket (sun_path, less the closing NUL)."""
 LONGEST_SUFFIX = len("_4294967295")
 
 OTHER_FILES = 64
@@ -83,22 +83,24 @@ def main(words: list[str]) -> int:
     except ValueError as error:
         log(f"{error}; --help lists the options")
         return 2
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDS:
         signal.signal(number, lambda *_: sys.exit(0))
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # until it is known which files to remove
     made: list[str] = []
     try:
-        _serve(arguments, made)
+        vhost = _listener(arguments.socket, arguments.socket_fd, made)
+        hybrid = _listener(arguments.uds, arguments.uds_fd, made)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+        _serve(arguments, vhost, hybrid)
     except OSError as error:
         log(str(error))
         return 1
     finally:
         for path in made:
-            os.unlink(path)  # noqa: PTH108 (importing pathlib takes as long as the device)
+            os.unlink(path)  # noqa: PTH108 (pathlib takes a third of the device's start)
 
 
-def _serve(arguments: Arguments, made: list[str]) -> NoReturn:
-    vhost = _listener(arguments.socket, arguments.socket_fd, made)
-    hybrid = _listener(arguments.uds, arguments.uds_fd, made)
+def _serve(arguments: Arguments, vhost: socket.socket, hybrid: socket.socket) -> NoReturn:
     limit = min(arguments.connections, _most_files() - OTHER_FILES)
     device = Device(vhost, hybrid, uds=arguments.uds, cid=arguments.cid, limit=limit)
     if arguments.control_fd is not None:
@@ -117,13 +119,8 @@ def _listener(path: str | None, fd: int | None, made: list[str]) -> socket.socke
     if fd is not None:
         return socket.socket(fileno=fd)
     assert path is not None
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
+    sock = listen(path)
     made.append(path)
-    sock.listen(128)
     return sock
 
 

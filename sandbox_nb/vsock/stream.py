@@ -34,8 +34,8 @@ MAX_STRIDE = 256 * 1024
 class Stream:
     """A socket, what could not be written to it yet (never more than the credit granted), and how it stands.
 
-    `connection` is None once the guest is done with the stream: what it sent is still delivered, then the
-    socket is closed.
+    When the guest is done with the stream, `connection` is closed; what it sent is still delivered, then the
+    socket is closed too.
     """
 
     __slots__ = (
@@ -43,9 +43,9 @@ class Stream:
         "received", "sent", "socket", "stride",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, loop: Loop) -> None:
+    def __init__(self, sock: socket.socket, loop: Loop, connection: Connection) -> None:
         self.socket = sock
-        self.connection: Connection | None = None
+        self.connection = connection
         self.backlog = bytearray()
         self.ending = False
         """The peer has sent its last byte; the end may still lie behind bytes not read."""
@@ -149,4 +149,4 @@ class Stream:
     def statistics(self) -> dict[str, Any]:
         """How the stream stands, for people."""
         own = {"bytes_to_guest": self.sent, "bytes_to_host": self.received, "backlog": len(self.backlog)}
-        return own | (self.connection.statistics() if self.connection else {"state": "LINGERING"})
+        return own | self.connection.statistics()

@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 
-from sandbox_nb.vsock import bridge, handshake, packet
+from sandbox_nb.vsock import bridge, handshake, packet, table
 from sandbox_nb.vsock.packet import HOST_CID, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND
 from vsock.model import data_of
 
@@ -63,16 +63,20 @@ class TestOpening:
             rig.guest.send(rig.guest.packet(packet.REQUEST, port, 7000))
         rig.guest.kick()
         rig.settle()
-        accepted = []
+        accepted, socks = [], []
 
         def all_there():
             with contextlib.suppress(BlockingIOError):
-                rig.keep(listener.accept()[0])
+                socks.append(rig.keep(listener.accept()[0]))
             accepted.extend(header.dst_port for header, _ in rig.guest.receive())
             return set(accepted) == ports
 
         assert not all_there()
         rig.wait(all_there)
+        for sock in socks:  # and one that had to wait is none the worse for it
+            sock.shutdown(socket.SHUT_WR)
+        rig.settle()
+        assert {header.flags for header, _ in rig.guest.receive()} == {SHUTDOWN_SEND}
 
     def test_bytes_sent_together_with_the_connect_line_arrive(self, rig):
         wire = rig.open(pipelined=b"pipelined\nCONNECT 1\n")
@@ -112,7 +116,7 @@ class TestOpening:
 
     def test_host_ports_begin_again_and_skip_those_in_use(self, rig):
         first = rig.open()
-        rig.device.bridge._next_port = handshake.LAST_PORT
+        rig.device.bridge._table._next_port = handshake.LAST_PORT
         assert rig.open().host_port == handshake.LAST_PORT
         assert rig.open().host_port == first.host_port + 1
 
@@ -233,9 +237,9 @@ class TestLimit:
         rig.start()
         wires = [rig.open() for _ in range(300)]
         granted = [s["credit_of_guest"]["granted"] for s in rig.device.statistics()["streams"]]
-        assert granted[0] == bridge.MAX_WINDOW
-        assert granted[-1] == bridge.MIN_WINDOW
-        assert sum(granted) <= bridge.WINDOW_BUDGET + 300 * bridge.MIN_WINDOW
+        assert granted[0] == table.MAX_WINDOW
+        assert granted[-1] == table.MIN_WINDOW
+        assert sum(granted) <= table.WINDOW_BUDGET + 300 * table.MIN_WINDOW
         for wire in wires:
             wire.send(packet.RST)
         assert rig.device.statistics()["granted"] == 0
@@ -303,7 +307,7 @@ class TestEnding:
         data = wire.fill()
         wire.send(packet.SHUTDOWN, flags=SHUTDOWN_BOTH)
         assert packet.RST in wire.ops()
-        assert [s["state"] for s in rig.device.statistics()["streams"]] == ["LINGERING"]
+        assert [s["state"] for s in rig.device.statistics()["streams"]] == ["CLOSED"]
         got = b""
         while piece := wire.host_read():
             got += piece
@@ -314,7 +318,7 @@ class TestEnding:
         wire = rig.open()
         wire.fill()
         wire.send(packet.RST)
-        assert [s["state"] for s in rig.device.statistics()["streams"]] == ["LINGERING"]
+        assert [s["state"] for s in rig.device.statistics()["streams"]] == ["CLOSED"]
         wire.host.close()
         rig.settle()
         assert rig.device.statistics()["streams"] == []
@@ -428,7 +432,7 @@ class TestFlow:
         """Other devices dropped bytes on a partial write or a full buffer."""
         chance, data = random.Random(3), os.urandom(16 << 20)
         wire = rig.open()
-        got, sent, granted, forwarded = bytearray(), 0, bridge.MAX_WINDOW, 0
+        got, sent, granted, forwarded = bytearray(), 0, table.MAX_WINDOW, 0
         while len(got) < len(data):
             free = granted - (sent - forwarded)
             size = min(chance.randrange(1, 65_536), free, len(data) - sent)
@@ -464,7 +468,7 @@ class TestFlow:
         stuck, other = rig.open(), rig.open()
         data = stuck.fill()
         standing = stuck.statistics()
-        assert standing["backlog"] == standing["credit_of_guest"]["held"] == bridge.MAX_WINDOW
+        assert standing["backlog"] == standing["credit_of_guest"]["held"] == table.MAX_WINDOW
         other.send(packet.RW, b"not stuck")
         assert other.host_read() == b"not stuck"
         got = b""
@@ -502,6 +506,13 @@ class TestFlow:
         packets = wire.packets()
         assert data_of(packets) == data[4 * waiting :]
         assert len(packets) <= 4
+
+    def test_a_packet_of_nothing_is_not_the_end(self, rig):
+        wire = rig.open()
+        wire.send(packet.RW)
+        assert nothing_to_read(wire.host)
+        wire.send(packet.RW, b"more")
+        assert wire.host_read() == b"more"
 
     def test_streams_take_turns(self, rig):
         """A stream with always more to say does not keep the others from speaking."""

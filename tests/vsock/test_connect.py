@@ -97,6 +97,20 @@ def test_a_port_taken_already_is_said_to_be(folder):
         connect.listen(folder / "v", 7000)
 
 
+def test_a_path_too_long_for_a_socket_is_refused_by_name(tmp_path):
+    with pytest.raises(OSError, match=r"at most 107 bytes.*_7000"):
+        connect.listen(tmp_path / ("x" * 100), 7000)
+
+
+def test_a_socket_left_by_the_dead_is_replaced_but_no_other_file(folder):
+    connect.listen(folder / "v", 7000).close()
+    connect.listen(folder / "v", 7000).close()
+    (folder / "v_7001").write_text("mine")
+    with pytest.raises(OSError, match="in use"):
+        connect.listen(folder / "v", 7001)
+    assert (folder / "v_7001").read_text() == "mine"
+
+
 async def test_the_hybrid_transport_is_dial_and_listen(folder):
     way: transport.Transport = HybridTransport(folder / "v")
     async with FakeDevice(folder, b"OK 1\n"):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox_nb.vsock import bridge, packet
+from sandbox_nb.vsock import bridge, packet, table
 from sandbox_nb.vsock.device import Device
 from sandbox_nb.vsock.framing import BATCH, Inbox
 from sandbox_nb.vsock.memory import GuestMemory, Region
@@ -109,7 +109,7 @@ class Arena:
         assert len(device.bridge._replies) <= bridge.MAX_REPLIES + BATCH
         standing = device.statistics()
         assert len(standing["streams"]) + standing["handshakes"] <= LIMIT
-        assert sum(stream["backlog"] for stream in standing["streams"]) <= LIMIT * bridge.MAX_WINDOW
+        assert sum(stream["backlog"] for stream in standing["streams"]) <= LIMIT * table.MAX_WINDOW
         for _ in range(200):
             if not device.step(wait=False):
                 return
@@ -179,7 +179,7 @@ class Arena:
     def send(self):
         ring, kind = self.rings["tx"], self.byte()
         size = 1 << 30 if kind == 253 else (0, 5, 200, 4096)[self.byte() & 3]
-        ports = [key[::-1] for key in self.device.bridge._streams] or [(1, 7)]
+        ports = [key[::-1] for key in self.device.bridge._table.streams] or [(1, 7)]
         guest_port, host_port = ports[kind % len(ports)] if kind < 220 else (kind, 7 + (kind & 1))
         header = Header(
             3, 2 + (kind == 255), guest_port, host_port, size, 1 + (kind == 254), OPS[self.byte() % len(OPS)],
@@ -195,7 +195,7 @@ class Arena:
     def accept_request(self):
         """The guest's well-behaved answer to whoever waits for one."""
         ring = self.rings["tx"]
-        for host_port, guest_port in list(self.device.bridge._streams)[:1]:
+        for host_port, guest_port in list(self.device.bridge._table.streams)[:1]:
             header = Header(3, 2, guest_port, host_port, 0, 1, packet.RESPONSE, 0, 1 << self.byte() % 21, 0)
             self.bytes[DATA : DATA + 44] = header.pack()
             ring.write_descriptor(0, GUEST_BASE + DATA, 44, 0, 0)

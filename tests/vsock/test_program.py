@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -136,6 +137,29 @@ def test_a_path_in_use_is_said_to_be(start, folder):
     assert f"{folder}/v" in (said := process.stderr.read())
     assert "in use" in said
     assert sorted(path.name for path in folder.iterdir()) == ["v"]
+
+
+def test_files_left_by_a_device_that_was_killed_are_replaced(start, folder):
+    """Elsewhere: address in use."""
+    for _ in range(2):
+        process = start("--socket", folder / "vhost", "--uds", folder / "v")
+        while True:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(folder / "v"))
+                break
+        process.kill()
+        process.wait()
+    assert (folder / "v").exists()
+    assert process.stderr.read() == ""
+
+
+def test_a_device_that_lives_keeps_its_sockets(start, folder):
+    start("--socket", folder / "vhost", "--uds", folder / "v")
+    wait_for((folder / "v").exists)
+    second = start("--socket", folder / "vhost", "--uds", folder / "v")
+    assert second.wait(10) == 1
+    assert "in use" in second.stderr.read()
+    assert sorted(path.name for path in folder.iterdir()) == ["v", "vhost"]
 
 
 def test_the_device_process_needs_no_asyncio_and_nothing_of_ours(start):
