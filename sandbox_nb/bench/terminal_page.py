@@ -132,8 +132,9 @@ class Server:
         )
 
     def url(self, name: str) -> str:
-        """Where a browser finds this notebook."""
-        path = "lab/tree" if self.app == "jupyterlab" else "notebooks"
+        """Where a browser finds this notebook, with nothing else that JupyterLab would open again beside it."""
+        workspace = secrets.token_hex(4)
+        path = f"lab/workspaces/{workspace}/tree" if self.app == "jupyterlab" else "notebooks"
         return f"{self.address}{path}/{name}?token={self.token}"
 
     def api(self, path: str, method: str = "GET") -> Any:

@@ -1,4 +1,4 @@
-"""Terminals in several places and at several times: reload, second browser, lost messages, restart, the saved file."""
+"""Terminals in several places and at several times: reload, second browser, lost messages, the saved file."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_question_in_what_is_replayed_is_not_answered_again(fresh):
 
 def test_what_the_server_drops_is_asked_for_again(chromium):
     # The server's guard against floods drops messages in silence.
-    limit = ["--ZMQChannelsWebsocketConnection.iopub_msg_rate_limit=30"]
+    limit = ["--ZMQChannelsWebsocketConnection.iopub_msg_rate_limit=5"]
     with skipping(), Server(options=limit) as server:
         page = chromium.new_page(viewport={"width": 1200, "height": 900})
         notebook = Notebook(server, page, "limited.ipynb")

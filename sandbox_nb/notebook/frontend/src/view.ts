@@ -22,6 +22,10 @@ const PIECE = 32 * 1024;
 /** Milliseconds in which the kernel has put the transcript here, if it can. */
 const TRANSCRIPT_AFTER = 1500;
 
+/** What a line below the terminal can be about, the gravest first. */
+const TOPICS = ["end", "gone", "connection", "busy"] as const;
+type Topic = (typeof TOPICS)[number];
+
 const HELP =
   "Terminal. Control Shift Space leaves it, Control Shift F finds, Control Shift C copies, Control Shift V pastes.";
 
@@ -101,9 +105,7 @@ export class View implements Receiver {
   }
 
   end(ending: string): void {
-    this.still();
-    this.terminal.write(`\r\n\x1b[0;2m[${printable(ending)}]\x1b[0m`);
-    this.leaving = window.setTimeout(() => leaveTranscript(this.model, this.terminal, ending), TRANSCRIPT_AFTER);
+    this.finish("end", printable(ending));
   }
 
   busy(busy: boolean): void {
@@ -115,18 +117,17 @@ export class View implements Receiver {
   }
 
   gone(): void {
-    this.still();
-    const text = "The kernel that ran this terminal is gone. Run the cell again for a new one.";
-    this.say("gone", text);
-    this.leaving = window.setTimeout(() => leaveTranscript(this.model, this.terminal, text), TRANSCRIPT_AFTER);
+    this.finish("gone", "The kernel that ran this terminal is gone. Run the cell again for a new one.");
   }
 
-  /** Show that nothing is taken any more. */
-  private still(): void {
-    window.clearTimeout(this.leaving);
+  /** Show that nothing is taken any more, and why; soon leave the transcript alone. */
+  private finish(topic: Topic, text: string): void {
     this.terminal.options.disableStdin = true;
     this.terminal.options.cursorBlink = false;
     this.terminal.write("\x1b[?25l");
+    this.say(topic, text);
+    window.clearTimeout(this.leaving);
+    this.leaving = window.setTimeout(() => leaveTranscript(this.model, this.terminal, text), TRANSCRIPT_AFTER);
   }
 
   // Set-up
@@ -257,15 +258,16 @@ export class View implements Receiver {
     this.element.parentElement?.closest<HTMLElement>("[tabindex]")?.focus();
   }
 
-  private readonly said = new Map<string, string>();
+  private readonly said = new Map<Topic, string>();
 
-  /** Show a line below the terminal, or take it back. The gravest of several is shown. */
-  private say(topic: "gone" | "connection" | "busy", text: string | false): void {
+  /** Show a line below the terminal, or take it back. Of several the gravest is shown. */
+  private say(topic: Topic, text: string | false): void {
     if (text === false) this.said.delete(topic);
     else this.said.set(topic, text);
-    const line = this.said.get("gone") ?? this.said.get("connection") ?? this.said.get("busy");
-    this.notice.hidden = line === undefined;
-    if (this.notice.textContent !== (line ?? "")) this.notice.textContent = line ?? "";
+    const line = TOPICS.map((each) => this.said.get(each)).find(Boolean) ?? "";
+    this.notice.hidden = line === "";
+    // Set only when it differs, since a screen reader says it each time.
+    if (this.notice.textContent !== line) this.notice.textContent = line;
   }
 }
 
