@@ -34,7 +34,7 @@ from typing import Any
 
 RAM, STATE, RECORD = "ram", "state", "template.json"
 
-MAX_CACHE = 4 << 30
+MAX_CACHE = 2 << 30
 """Bytes on disk that all templates together may take; the least recently used go first."""
 
 MAX_AGE = 30 * 24 * 3600
