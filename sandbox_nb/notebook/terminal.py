@@ -26,7 +26,7 @@ from sandbox_nb.notebook.terminal_transcript import transcript
 
 STATIC = Path(__file__).parent / "static"
 
-TRANSCRIPT_LINES = 200
+TRANSCRIPT_LINES = 100
 """Lines of a terminal that has ended which stay in the notebook."""
 
 TRANSCRIPT_BYTES = 256 * 1024

@@ -5,7 +5,7 @@ import type { Model } from "./model";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 
 /** As many lines as terminal.py leaves. */
-const LINES = 200;
+const LINES = 100;
 
 /**
  * Put what the terminal showed in place of the widget in the document, so that whoever opens it later reads that
