@@ -7,7 +7,7 @@ Standard library only, nothing of the rest of sandbox_nb: it serves any QEMU who
         -object memory-backend-memfd,id=ram,size=256M,share=on \
         -chardev socket,id=vsock,path=/tmp/vhost -device vhost-user-vsock-pci,chardev=vsock
 
-`bridge` says how a host then reaches a guest port, and is reached; `connect` does both from Python, `control` tells
+`bridge` says how a host then reaches a guest port, and is reached; `connect` does both from Python, `control` says
 what a running device can be asked. By layers, each knowing only those before it:
 
     packet credit memory vhost_user      formats, and
