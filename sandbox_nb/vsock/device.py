@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .framing import Inbox
     from .virtqueue import Virtqueue
 
-
 STREAMING = 32 * 1024
 PATIENCE = 0.001
 """A turn in which the guest sent so many bytes is not announced at once: that only frees memory in the guest, and
@@ -117,8 +116,7 @@ class Device:
             inbox.queue.publish()
             if inbox.queue.interrupt_due():
                 front.interrupt(RX)
-        # While there is work the driver need not notify us. Asking it to when there is none may find some
-        # after all.
+        # While there is work the driver need not notify us. Asking it to, when there is none, may find some.
         return (
             bool(chains)
             or (bridge.waiting and (inbox.ready() or inbox.queue.want_kick()))

@@ -139,7 +139,7 @@ class FrontEnd:
         if answer is not None:
             self._socket.send(vhost_user.reply(message.request, answer))
         elif message.need_reply and self._protocol_features & vhost_user.PROTOCOL_F_REPLY_ACK:
-            self._socket.send(vhost_user.ack(message.request, ok=True))
+            self._socket.send(vhost_user.ack(message.request))
 
     def _get_features(self, _message: Message) -> bytes:
         return vhost_user.encode_u64(FEATURES)

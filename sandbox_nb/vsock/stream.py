@@ -25,7 +25,6 @@ _TRUNCATED = int(socket.MSG_CTRUNC)  # a plain number: `&` of an IntFlag takes a
 SEND_BUFFER = 1 << 20
 """Asked of the kernel for each socket, in bytes; it gives what `net.core.wmem_max` allows."""
 
-
 MIN_STRIDE = 16 * 1024
 MAX_STRIDE = 256 * 1024
 """Bytes read at once: from little, which is quickly prepared for, to much, which costs few system calls."""

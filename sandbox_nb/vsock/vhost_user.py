@@ -28,7 +28,6 @@ SET_PROTOCOL_FEATURES = 16
 GET_QUEUE_NUM = 17
 SET_VRING_ENABLE = 18
 GET_CONFIG = 24
-SET_CONFIG = 25
 
 VIRTIO_RING_F_INDIRECT_DESC = 1 << 28
 VIRTIO_RING_F_EVENT_IDX = 1 << 29
@@ -158,9 +157,9 @@ def reply(request: int, payload: bytes) -> bytes:
     return _HEADER.pack(request, VERSION | _REPLY, len(payload)) + payload
 
 
-def ack(request: int, *, ok: bool) -> bytes:
-    """The REPLY_ACK answer to a request that has no other: zero is success."""
-    return reply(request, encode_u64(0 if ok else 1))
+def ack(request: int) -> bytes:
+    """The REPLY_ACK answer to a request that has no other: zero is success. What fails ends the connection."""
+    return reply(request, encode_u64(0))
 
 
 def _unpack(layout: struct.Struct, message: Message) -> tuple[int, ...]:

@@ -141,5 +141,4 @@ def test_an_event_file_is_there_or_said_not_to_be():
 
 
 def test_answers_are_marked_as_such():
-    assert vhost_user.ack(5, ok=True).hex() == "050000000500000008000000" + "00" * 8
-    assert vhost_user.ack(5, ok=False)[12:] == struct.pack("<Q", 1)
+    assert vhost_user.ack(5).hex() == "050000000500000008000000" + "00" * 8
