@@ -23,6 +23,7 @@ kernel ``end`` at, ending                               there is nothing from ``
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import threading
@@ -182,8 +183,8 @@ class Session:
             return
         if first:
             self._tasks.put(lambda: self._begin(rows, cols))
-            threading.Thread(target=self._work, name="terminal-input", daemon=True).start()
-            threading.Thread(target=self._send_rest, name="terminal-send", daemon=True).start()
+            _start(self._work, "terminal-input")
+            _start(self._send_rest, "terminal-send")
         else:
             self._tasks.put(lambda: self._source.resize(rows, cols))
         if self._cast is not None:
@@ -221,7 +222,7 @@ class Session:
 
     def _begin(self, rows: int, cols: int) -> None:
         self._source.open(rows, cols)
-        threading.Thread(target=self._read, name="terminal-output", daemon=True).start()
+        _start(self._read, "terminal-output")
 
     def _hand_over(self, data: bytes) -> None:
         self._source.write(data)
@@ -281,3 +282,9 @@ class Session:
         self._tasks.put(lambda: None)
         self._source.close()
         self._on_end()
+
+
+def _start(work: Callable[[], None], name: str) -> None:
+    """Start a thread in a copy of our context: ipykernel 7.0 finds in it what it needs to send a message."""
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), name=name, daemon=True).start()

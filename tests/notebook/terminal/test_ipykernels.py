@@ -1,0 +1,75 @@
+"""The terminal in kernels of other versions. With subshells it is alive while a cell runs; without, after it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sandbox_nb.bench.terminal_page import Server
+
+from .conftest import Notebook, skipping
+
+pytestmark = [pytest.mark.browser, pytest.mark.soak]
+
+BUSY = "The kernel is busy"
+
+
+@pytest.fixture
+def notebook(request, chromium, tmp_path):
+    """A notebook whose kernel is of the version that is the test's parameter."""
+    packages = [f"ipykernel=={request.param}"]
+    if request.param.startswith("6."):
+        packages.append("nest-asyncio")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(tmp_path),
+        *packages,
+    ]
+    installed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"{packages} could not be had: {installed.stderr.strip().splitlines()[-1]}")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    with skipping(), Server(env={"PYTHONPATH": path}) as server:
+        page = chromium.new_page(viewport={"width": 1200, "height": 900})
+        notebook = Notebook(server, page, "kernel.ipynb")
+        notebook.run("import ipykernel; print('version', ipykernel.__version__)")
+        notebook.see_output(f"version {request.param}")
+        yield notebook
+        page.close()
+
+
+def begin(notebook):
+    notebook.run("t = Terminal(shell())\nt")
+    notebook.see(r"^\$")
+    notebook.type('echo fi""rst\n')
+    notebook.see("^first")
+    notebook.run("t.scrollback = 100; time.sleep(6)", cell=2, wait=False)
+    notebook.page.wait_for_timeout(500)
+    notebook.type('echo sec""ond\n')
+
+
+@pytest.mark.parametrize("notebook", ["7.0.1", "7.1.0", "7.2.0", "7.3.0", "7.4.0"], indirect=True)
+def test_with_subshells_it_is_alive_while_a_cell_runs(notebook):
+    begin(notebook)
+    notebook.see("^second", timeout=5)
+    assert notebook.page.locator(".jp-InputPrompt", has_text="[*]").count() == 1
+    assert notebook.errors == []
+
+
+@pytest.mark.parametrize("notebook", ["6.29.0", "6.29.5", "6.30.1", "6.31.0"], indirect=True)
+def test_without_them_it_says_so_and_catches_up_after_the_cell(notebook):
+    begin(notebook)
+    notice = notebook.page.locator(".sandbox-nb-notice")
+    notice.get_by_text(BUSY).wait_for(timeout=5000)
+    notebook.see("^second")
+    notice.wait_for(state="hidden")
+    assert notebook.errors == []
