@@ -16,7 +16,7 @@ from typing import Any
 
 from sandbox_nb.errors import InvalidArgument, SandboxError
 
-SECTIONS = ("machine", "ttrpc")
+SECTIONS = ("machine", "ttrpc", "vsock")
 
 
 @dataclass(frozen=True)

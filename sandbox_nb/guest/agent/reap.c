@@ -31,7 +31,7 @@ void reap_children(void)
 		power_no_children();
 }
 
-/* SIGINT is what the kernel makes of ctrl-alt-del for process 1. */
+/* Each but SIGCHLD means the end: busybox's halt, poweroff and reboot send USR1, USR2 and TERM to process 1. */
 static void signals_ready(struct watch *watch, uint32_t events)
 {
 	struct signalfd_siginfo info;
@@ -52,6 +52,8 @@ void reap_init(void)
 	sigaddset(&taken, SIGTERM);
 	sigaddset(&taken, SIGINT);
 	sigaddset(&taken, SIGPWR);
+	sigaddset(&taken, SIGUSR1);
+	sigaddset(&taken, SIGUSR2);
 	int fd = signalfd(-1, &taken, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (fd < 0 || !watch_start(&signals, fd, EPOLLIN, signals_ready))
 		die("signalfd");

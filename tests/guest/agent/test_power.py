@@ -42,7 +42,7 @@ async def test_nothing_starts_any_more(agent):
     await agent.eventually(lambda: agent.child.poll() is not None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR, signal.SIGUSR1, signal.SIGUSR2])
 async def test_the_power_button_is_the_same(agent, number):
     agent.child.send_signal(number)
     await agent.eventually(lambda: agent.child.poll() is not None)
