@@ -99,13 +99,14 @@ def skipping():
         pytest.skip(str(reason))
 
 
-@pytest.fixture(scope="session")
+# No wider than a module: while playwright is up its event loop counts as running, and no asyncio test could.
+@pytest.fixture(scope="module")
 def chromium():
     with skipping(), browser() as chromium:
         yield chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def servers():
     """Starts each application when it is first asked for."""
     with contextlib.ExitStack() as stack:
@@ -120,7 +121,7 @@ def servers():
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared(chromium, servers):
     """One notebook of each application, for the tests that leave it as they found it."""
     opened = {}
@@ -136,13 +137,13 @@ def shared(chromium, servers):
         notebook.page.close()
 
 
-@pytest.fixture(scope="session", params=["jupyterlab", "notebook"])
+@pytest.fixture(scope="module", params=["jupyterlab", "notebook"])
 def anywhere(request, shared):
     """A notebook in each of the applications."""
     return shared(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def in_lab(shared):
     return shared("jupyterlab")
 
