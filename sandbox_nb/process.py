@@ -39,11 +39,10 @@ from sandbox_nb.guest.proto.process_pb2 import (
 )
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
 
-__all__ = ["DEVNULL", "PIPE", "STDOUT", "AsyncProcess", "Completed"]
+__all__ = ["DEVNULL", "PIPE", "AsyncProcess", "Completed"]
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
-STDOUT = subprocess.STDOUT
 
 KILL_TIMEOUT = 5.0
 """Seconds a guest gets to answer that a process was killed. One that is frozen never does."""
