@@ -163,7 +163,8 @@ static void stream_accept(int fd)
 static void listener_ready(struct watch *watch, uint32_t events)
 {
 	(void)events;
-	for (int fd; (fd = transport_accept(watch->fd)) >= 0;)
+	int fd = transport_accept(watch->fd);
+	if (fd >= 0)
 		stream_accept(fd);
 }
 

@@ -89,16 +89,13 @@ int transport_listen(uint32_t port)
 /* Over vsock's loopback a process of the guest could come too; streams are the host's alone. */
 int transport_accept(int listener)
 {
-	for (;;) {
-		union address peer = {0};
-		socklen_t len = sizeof peer;
-		int fd = accept4(listener, &peer.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
-			continue;
-		if (fd < 0 || folder || peer.vsock.svm_cid == VMADDR_CID_HOST)
-			return fd;
-		close(fd);
-	}
+	union address peer = {0};
+	socklen_t len = sizeof peer;
+	int fd = accept4(listener, &peer.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0 || folder || peer.vsock.svm_cid == VMADDR_CID_HOST)
+		return fd;
+	close(fd);
+	return -1;
 }
 
 /* Both kinds of socket refuse even an empty message once the peer has closed its receiving end. */

@@ -20,7 +20,10 @@ int transport_error(int fd);
 /* A listening socket; -1 with errno. */
 int transport_listen(uint32_t port);
 
-/* A connection of the host's; those of others are closed. -1 when there is none for now. */
+/*
+ * A connection of the host's, or -1: those of others are closed. To be called once for each time the listener is ready:
+ * where none waits, Linux (6.1) puts a non-blocking accept on a vsock socket to sleep until the next tick, 4 ms.
+ */
 int transport_accept(int listener);
 
 /* Whether the host reads no more. Its sending end says nothing about that: half-closed streams are normal. */
