@@ -117,6 +117,16 @@ class Machine:
         await self.execute("chardev-add", {"id": "vsock-chardev", "backend": backend})
         await self.plug("vhost-user-vsock-pci", "vsock", chardev="vsock-chardev")
 
+    async def plug_kernel_vsock(self, vhost: int, cid: int) -> None:
+        """Plug the host kernel's vsock device: ``vhost`` is an open /dev/vhost-vsock that has claimed ``cid``."""
+        await self.give_fd(vhost, "vhost-vsock")
+        await self.plug("vhost-vsock-pci", "vsock", vhostfd="vhost-vsock", **{"guest-cid": cid})
+
+    async def give_fd(self, fd: int, name: str) -> None:
+        """Hand QEMU a duplicate of a descriptor; commands that take one know it by ``name``."""
+        self._qmp.send_fd_scm(fd)
+        await self.execute("getfd", {"fdname": name})
+
     async def plug_disk(self, name: str, path: Path, *, serial: str) -> None:
         """Plug the raw image ``path``, read-only, as a virtio disk with the serial number ``serial``."""
         file = {"driver": "file", "filename": str(path), "read-only": True}
@@ -167,8 +177,7 @@ class Machine:
         """Leave the RAM out, and hand QEMU the file: its sandbox forbids ``exec:``, 7.2 knows no ``file:``."""
         capabilities = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
         await self.execute("migrate-set-capabilities", {"capabilities": capabilities})
-        self._qmp.send_fd_scm(state)
-        await self.execute("getfd", {"fdname": "state"})
+        await self.give_fd(state, "state")
 
     async def _migrated(self) -> None:
         status = await self._migration
