@@ -3,27 +3,39 @@
 This is the only list of options. A keyword of ``Sandbox.start``, a key of a configuration file and a flag of
 ``sandbox-nb`` or ``%sandbox`` share the name, the default and the help text written here.
 
-Names and meanings of ``Disk``, ``Filesystem``, ``NIC``, ``DiskFlags``, ``NetworkMode`` and the ``with_*``
-functions follow the reference interface (containerd's nerdbox, package ``sandbox``).
+The ``with_*`` functions follow the reference interface (containerd's nerdbox, package ``sandbox``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import os
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox_nb.errors import InvalidArgument
+from sandbox_nb.devices import (
+    NIC,
+    Device,
+    Disk,
+    DiskFlags,
+    Filesystem,
+    NetworkFlags,
+    NetworkMode,
+    UserNIC,
+    mount_point,
+    named,
+)
+from sandbox_nb.errors import AlreadyExists, InvalidArgument
 
 __all__ = [
     "NIC",
     "Disk",
     "DiskFlags",
     "Filesystem",
+    "NetworkFlags",
     "NetworkMode",
     "Option",
     "Options",
@@ -46,69 +58,6 @@ MAX_STANDBY = 64
 
 DEFAULT_CPU = 1
 DEFAULT_MEMORY = 256
-
-
-class DiskFlags(enum.IntFlag):
-    """How a disk is opened."""
-
-    NONE = 0
-    READONLY = 1
-    VMDK = 2
-
-
-class NetworkMode(enum.IntEnum):
-    """How frames travel over a NIC's UNIX socket: one a datagram, or each behind its length on a stream."""
-
-    UNIXGRAM = 0
-    UNIXSTREAM = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A disk image of the host as a virtio block device.
-
-    ``block_id`` is its serial number in the guest (``/dev/disk/by-id/virtio-<block_id>``), ``mount_path`` the
-    image on the host.
-    """
-
-    block_id: str
-    mount_path: str | os.PathLike[str]
-    flags: DiskFlags = DiskFlags.NONE
-
-
-@dataclass(frozen=True, slots=True)
-class Filesystem:
-    """A folder of the host (``mount_path``), shared with the guest under ``tag``."""
-
-    tag: str
-    mount_path: str | os.PathLike[str]
-    readonly: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NIC:
-    """A network card whose frames go through the UNIX socket ``endpoint`` of the host.
-
-    ``features`` is a mask of virtio-net feature bits, ``flags`` of implementation flags.
-    """
-
-    endpoint: str | os.PathLike[str]
-    mac: str | None = None
-    mode: NetworkMode = NetworkMode.UNIXGRAM
-    features: int = 0
-    flags: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class UserNIC:
-    """A network card on QEMU's user-mode network: no root, outgoing connections through the host.
-
-    ``forward`` maps ports of the host's loopback to ports of the guest, ``restrict`` cuts the guest off from
-    everything but these.
-    """
-
-    forward: Mapping[int, int] = field(default_factory=dict)
-    restrict: bool = False
 
 
 def _option(
@@ -142,6 +91,11 @@ class Options:
         0,
         "machines like this one to keep restored and paused for the next starts while it runs",
         metavar="N",
+    )
+    transport: str = _option(
+        "auto",
+        "what carries vsock: our own device process, or the host kernel's vhost-vsock where it may be opened",
+        choices=("auto", "vhost-user", "kernel"),
     )
     network: str = _option("none", "network: none, or user for QEMU's user-mode network", choices=("none", "user"))
     disks: tuple[Disk, ...] = field(default=())
@@ -187,7 +141,21 @@ class Options:
         _check_each("disks", self.disks, Disk)
         _check_each("filesystems", self.filesystems, Filesystem)
         _check_each("nics", self.nics, (NIC, UserNIC))
+        _check_targets(self.devices)
         return self
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """All disks, shares and network cards, each with its name; ``network="user"`` is one more card.
+
+        Raises InvalidArgument or AlreadyExists for the first that cannot be meant.
+        """
+        user = (UserNIC(),) if self.network == "user" else ()
+        found: dict[str, Device] = {}
+        for device in (*self.disks, *self.filesystems, *self.nics, *user):
+            ready = named(device, found)
+            found[str(ready.name)] = ready
+        return tuple(found.values())
 
     @property
     def cpu_count(self) -> int:
@@ -243,15 +211,26 @@ Option = Callable[[Options], Options]
 """What ``with_disk`` and its like return: a change to the options."""
 
 
-def with_disk(block_id: str, mount_path: str | os.PathLike[str], flags: DiskFlags = DiskFlags.NONE) -> Option:
+def with_disk(
+    block_id: str,
+    mount_path: str | os.PathLike[str],
+    flags: DiskFlags = DiskFlags.NONE,
+    *,
+    target: str | None = None,
+    format: str | None = None,  # noqa: A002 - the field's name
+    size: int | str | None = None,
+    backing: Sequence[str | os.PathLike[str]] = (),
+) -> Option:
     """Add a disk."""
-    disk = Disk(block_id, mount_path, flags)
+    disk = Disk(block_id, mount_path, flags, target=target, format=format, size=size, backing=backing)
     return lambda options: dataclasses.replace(options, disks=(*options.disks, disk))
 
 
-def with_fs(tag: str, mount_path: str | os.PathLike[str], *, readonly: bool = False) -> Option:
+def with_fs(
+    tag: str, mount_path: str | os.PathLike[str], *, readonly: bool = False, target: str | None = None
+) -> Option:
     """Share a folder."""
-    share = Filesystem(tag, mount_path, readonly)
+    share = Filesystem(tag, mount_path, readonly, target=target)
     return lambda options: dataclasses.replace(options, filesystems=(*options.filesystems, share))
 
 
@@ -261,9 +240,14 @@ def with_nic(
     mode: NetworkMode = NetworkMode.UNIXGRAM,
     features: int = 0,
     flags: int = 0,
+    *,
+    name: str | None = None,
+    addr: str = "dhcp",
+    gateway: str | None = None,
+    dns: Sequence[str] = (),
 ) -> Option:
     """Add a network card."""
-    nic = NIC(endpoint, mac, mode, features, flags)
+    nic = NIC(endpoint, mac, mode, features, flags, name=name, addr=addr, gateway=gateway, dns=dns)
     return lambda options: dataclasses.replace(options, nics=(*options.nics, nic))
 
 
@@ -301,6 +285,17 @@ def _check_each(name: str, values: object, kinds: type | tuple[type, ...]) -> No
         if not isinstance(value, kinds):
             names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
             raise InvalidArgument(f"{name} has {value!r}, which is no {names}")
+
+
+def _check_targets(found: Sequence[Device]) -> None:
+    """No two devices are mounted at one place."""
+    taken: dict[str, str] = {}
+    for device in found:
+        where = mount_point(device)
+        if where is None:
+            continue
+        if (other := taken.setdefault(posixpath.normpath(where), str(device.name))) != device.name:
+            raise AlreadyExists(f"{device.name!r} and {other!r} would both be mounted at {where}")
 
 
 def _check_init_arg(argument: object) -> None:

@@ -13,7 +13,7 @@ import sandbox_nb
 
 ROOT = Path(sandbox_nb.__file__).parent
 ROOMS = ("vm", "vsock", "ttrpc", "guest")
-BOTTOM = {"errors", "options", "binaries", "rundir"}
+BOTTOM = {"errors", "devices", "options", "binaries", "rundir"}
 
 # Protocol logic: bytes in, bytes or events out.
 SANS_IO = [
