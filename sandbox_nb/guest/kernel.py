@@ -1,7 +1,8 @@
 """Taking a kernel apart: a bzImage's version, the vmlinux packed in it, and whether that can be booted by PVH.
 
 A bzImage unpacks itself in the guest, and under emulation that costs seconds. Its payload is unpacked here
-instead, once, and QEMU starts the ELF at its PVH entry, in 32-bit mode.
+instead, once, and QEMU starts the ELF at its PVH entry, in 32-bit mode. What boots on arm64 is the plain Image,
+which ``arm64`` takes out of what it is shipped in.
 
 Offsets are those of Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header", and of elf(5).
 """
@@ -15,11 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from sandbox_nb.errors import InvalidArgument, NotFound
-from sandbox_nb.guest import compression
+from sandbox_nb.guest import arm64, compression
 
 __all__ = ["Kernel", "Kind", "load"]
 
-Kind = Literal["vmlinux", "bzImage"]
+Kind = Literal["vmlinux", "bzImage", "Image"]
 
 _BOOT_FLAG = 0x1FE  # u16, always 0xAA55
 _HEADER_MAGIC = 0x202  # "HdrS"
@@ -45,12 +46,12 @@ class Kernel:
     note: str = ""
 
 
-def load(path: Path) -> Kernel:
-    """Read a kernel (a bzImage or a vmlinux) and make it ready to boot.
+def load(path: Path, arch: str) -> Kernel:
+    """Read a kernel (a bzImage or a vmlinux; an Image, packed or plain) and make it ready to boot.
 
     Raises:
         NotFound: there is no such file.
-        InvalidArgument: it is not an x86-64 Linux kernel.
+        InvalidArgument: it is not a Linux kernel for this architecture.
 
     """
     try:
@@ -59,17 +60,37 @@ def load(path: Path) -> Kernel:
         raise NotFound(f"there is no kernel at {path}") from None
     except OSError as error:
         raise InvalidArgument(f"the kernel {path} cannot be read: {error.strerror}") from error
-    return parse(data, str(path))
+    return parse(data, str(path), arch)
 
 
-def parse(data: bytes, name: str) -> Kernel:
+def parse(data: bytes, name: str, arch: str) -> Kernel:
     """Do as ``load``, on a file's content; ``name`` is for the error."""
+    return {"x86_64": _from_x86, "aarch64": _from_arm64}[arch](data, name)
+
+
+def _from_arm64(data: bytes, name: str) -> Kernel:
+    try:
+        image = arm64.image(data)
+    except compression.Corrupt as error:
+        raise InvalidArgument(f"{name} is a kernel that cannot be unpacked: {error}") from error
+    if image is None:
+        raise InvalidArgument(
+            f"{name} is not an arm64 Linux kernel (an Image, packed or plain): {_describe(data)}"
+        )
+    return Kernel("Image", image, _release_within(image, name))
+
+
+def _from_x86(data: bytes, name: str) -> Kernel:
     if data.startswith(b"\x7fELF"):
         return _from_elf(data, name)
-    whole = len(data) >= _HEADER_END
-    if whole and data[_BOOT_FLAG : _BOOT_FLAG + 2] == b"\x55\xaa" and data.startswith(b"HdrS", _HEADER_MAGIC):
+    if _is_bzimage(data):
         return _from_bzimage(data)
     raise InvalidArgument(f"{name} is not an x86-64 Linux kernel (bzImage or vmlinux): {_describe(data)}")
+
+
+def _is_bzimage(data: bytes) -> bool:
+    whole = len(data) >= _HEADER_END
+    return whole and data[_BOOT_FLAG : _BOOT_FLAG + 2] == b"\x55\xaa" and data.startswith(b"HdrS", _HEADER_MAGIC)
 
 
 def _from_bzimage(data: bytes) -> Kernel:
@@ -86,10 +107,15 @@ def _from_bzimage(data: bytes) -> Kernel:
 def _from_elf(data: bytes, name: str) -> Kernel:
     if flaw := _flaw(data):
         raise InvalidArgument(f"{name} {flaw}, so QEMU cannot boot it; give a bzImage")
+    return Kernel("vmlinux", loadable(data), _release_within(data, name))
+
+
+def _release_within(data: bytes, name: str) -> str:
+    """Return the release in the banner that a kernel greets with."""
     match = re.search(rb"Linux version (\S+) \(", data)
     if match is None:
         raise InvalidArgument(f"{name} is not a Linux kernel: it has no version string")
-    return Kernel("vmlinux", loadable(data), match[1].decode())
+    return match[1].decode()
 
 
 def _bzimage_release(data: bytes) -> str:
@@ -173,5 +199,7 @@ def _describe(data: bytes) -> str:
         return "it is empty"
     if data.startswith(b"MZ") and data[0x38:0x3C] == b"ARMd":
         return "it is a kernel for arm64"
+    if _is_bzimage(data):
+        return "it is a kernel for x86"
     kind = compression.detect(data)
     return f"it is {kind} data" if kind else f"it begins with {data[:8]!r}"

@@ -75,19 +75,19 @@ def open_packages(debs: Iterable[Path], scratch: Path) -> Iterator[Mapping[str, 
         yield _TarFiles(members)
 
 
-def kernel_from_packages(debs: Iterable[Path], scratch: Path) -> tuple[Kernel, Selection]:
+def kernel_from_packages(debs: Iterable[Path], scratch: Path, arch: str) -> tuple[Kernel, Selection]:
     """Take the kernel and its modules out of the packages they are spread over."""
     with open_packages(debs, scratch) as files:
         image = next((path for path in files if path.startswith("boot/vmlinuz-")), None)
         if image is None:
             raise InvalidArgument("the kernel's package has no boot/vmlinuz-<release> in it")
-        loaded = kernel.parse(files[image], image)
+        loaded = kernel.parse(files[image], image, arch)
         return loaded, modules.select(Below(files, f"lib/modules/{loaded.release}/"), loaded.release, signed=False)
 
 
-def kernel_from_files(image: Path, folder: Path) -> tuple[Kernel, Selection]:
+def kernel_from_files(image: Path, folder: Path, arch: str) -> tuple[Kernel, Selection]:
     """Read a kernel, and its modules from /lib/modules/<release> or a folder above that."""
-    loaded = kernel.load(image)
+    loaded = kernel.load(image, arch)
     for candidate in (folder, folder / loaded.release, folder / "lib/modules" / loaded.release):
         if candidate.resolve().name == loaded.release and candidate.is_dir():
             return loaded, modules.select(_FolderFiles(candidate), loaded.release, signed=True)

@@ -27,7 +27,7 @@ from sandbox_nb.guest.store import Store, Stored
 __all__ = ["ARCHES", "NAMES", "Recipe"]
 
 NAMES = ("base", "python")
-ARCHES = ("x86_64",)
+ARCHES = ("x86_64", "aarch64")
 
 _LAYOUT = 4
 """Part of every key; counts up when other things are made of the same inputs (modules chosen, files in /etc …)."""
@@ -43,6 +43,7 @@ class Recipe:
             raise InvalidArgument(f"there are no images for {arch!r}; there are for {', '.join(ARCHES)}")
         self._name = name
         self._arch = arch
+        self._label = f"{name}-{arch}"
         self._agent = agent.read_bytes()
         self._given = given
         self._progress = progress
@@ -68,7 +69,7 @@ class Recipe:
                 made.mkdir()
                 manifest = self._make(made, staging)
                 stored = self._store.publish(made, self._folder_name(), manifest)
-            self._store.prune(self._name)
+            self._store.prune(self._label)
             return stored
 
     def _wanted_groups(self) -> list[str]:
@@ -99,7 +100,7 @@ class Recipe:
 
     def _folder_name(self) -> str:
         agent = hashlib.sha256(self._agent).hexdigest()
-        return f"{self._name}-{_digest(self._boot_key(), self._root_key(), agent)[:16]}"
+        return f"{self._label}-{_digest(self._boot_key(), self._root_key(), agent)[:16]}"
 
     def _boot_key(self) -> str:
         return self._key((KERNEL, BUSYBOX), ("kernel", "modules", "busybox"))
@@ -144,8 +145,8 @@ class Recipe:
 
     def _kernel(self, scratch: Path) -> tuple[Kernel, Selection]:
         if self._given.kernel is not None and self._given.modules is not None:
-            return parts.kernel_from_files(self._given.kernel, self._given.modules)
-        return parts.kernel_from_packages(self._sources.files(KERNEL), scratch)
+            return parts.kernel_from_files(self._given.kernel, self._given.modules, self._arch)
+        return parts.kernel_from_packages(self._sources.files(KERNEL), scratch, self._arch)
 
     def _busybox(self, scratch: Path) -> bytes:
         if self._given.busybox is not None:

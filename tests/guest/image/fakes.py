@@ -59,6 +59,20 @@ def bzimage(vmlinux: bytes, compression: str = "xz", *, damaged: bool = False) -
     return bytes(head) + bytes(16) + payload
 
 
+def arm64_image(text: bytes = b"kernel" * 100) -> bytes:
+    """An Image: a header of 64 bytes whose magic is near its end, and code behind it."""
+    header = b"MZ".ljust(0x38, b"\0") + b"ARMd" + bytes(4)
+    return header + b"Linux version " + RELEASE.encode() + b" (someone@there)\0" + text
+
+
+def zboot(image: bytes, packing: str = "gzip") -> bytes:
+    """An EFI program that carries a packed kernel; behind that its unpacked size, which gzip has in its format."""
+    payload = b"\x02\x21\x4c\x18" + image if packing == "lz4" else COMPRESS[packing](image)
+    header = b"MZ\0\0zimg" + struct.pack("<II", 4096, len(payload)) + bytes(8) + packing.encode()
+    size = b"" if packing == "gzip" else struct.pack("<I", len(image))
+    return header.ljust(4096, b"\0") + payload + size
+
+
 def module(name: str, depends: str = "", aliases: tuple[str, ...] = (), *, signed: bool = False) -> bytes:
     """A module: an ELF whose only section is .modinfo; ``signed`` appends what the kernel's build does."""
     pairs = [f"name={name}", f"depends={depends}", *(f"alias={alias}" for alias in aliases)]
@@ -139,7 +153,7 @@ class Archive:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = folder / "apt.conf"
-        self._packages: dict[str, str] = {}
+        self._packages: dict[tuple[str, str], str] = {}
         folder.mkdir()
         (folder / "sources.list").write_text(f"deb [trusted=yes] file:{folder} ./\n")
         (folder / "empty").mkdir()
@@ -149,20 +163,27 @@ class Archive:
             f'APT::Update::Post-Invoke {{ "touch {folder}/hook-ran"; }};\n'
         )
 
-    def add(self, name: str, files: Mapping[str, bytes], depends: str = "", version: str = "1.0") -> None:
-        """Put a package into the archive, in place of an older one of that name."""
-        control = f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: someone\n"
+    def add(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        depends: str = "",
+        version: str = "1.0",
+        arch: str = "amd64",
+    ) -> None:
+        """Put a package into the archive, in place of an older one of that name and architecture."""
+        control = f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\nMaintainer: someone\n"
         control += f"Depends: {depends}\n" if depends else ""
         data = deb(files, control + "Description: fake\n")
-        path = self.folder / f"{name}_{version}_amd64.deb"
+        path = self.folder / f"{name}_{version}_{arch}.deb"
         path.write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
         place = f"Filename: ./{path.name}\nSize: {len(data)}\nSHA256: {digest}\n"
-        self._packages[name] = f"{control}{place}Description: fake\n"
+        self._packages[name, arch] = f"{control}{place}Description: fake\n"
         self.write()
 
     def remove(self, name: str) -> None:
-        del self._packages[name]
+        del self._packages[name, "amd64"]
         self.write()
 
     def write(self) -> None:
@@ -176,3 +197,12 @@ class Archive:
         self.add(image, files, version=version)
         self.add("linux-image-amd64", {"usr/share/doc/x": b""}, depends=f"{image} (= {version})", version=version)
         self.add("busybox-static", {"bin/busybox": busybox("ls")})
+
+    def add_debian_arm64(self) -> None:
+        """The same for arm64, whose kernel is an Image."""
+        image = f"linux-image-{RELEASE}"
+        files = {f"lib/modules/{RELEASE}/{path}": data for path, data in modules_tree().items()}
+        files[f"boot/vmlinuz-{RELEASE}"] = arm64_image()
+        self.add(image, files, arch="arm64")
+        self.add("linux-image-arm64", {"usr/share/doc/x": b""}, depends=f"{image} (= 1.0)", arch="arm64")
+        self.add("busybox-static", {"bin/busybox": busybox("ls")}, arch="arm64")

@@ -135,6 +135,18 @@ class TestFromPackages:
             "the standard library is not compiled: the packages have no python3 in the usual place"
         ]
 
+    def test_images_of_two_architectures_live_side_by_side(self, archive, agent, cache, monkeypatch):
+        archive.add_debian_arm64()
+        ours = image.build(agent=agent)
+        other = image.build(arch="aarch64", agent=agent)
+        assert (other.arch, other.kernel_kind) == ("aarch64", "Image")
+        assert other.kernel.read_bytes() == fakes.arm64_image()
+        monkeypatch.setenv("PATH", "/nowhere")
+        shutil.rmtree(archive.folder)
+        shutil.rmtree(cache / "images")
+        assert image.ensure(agent=agent) == ours, "its packages are still there"
+        assert image.ensure(arch="aarch64", agent=agent) == other
+
 
 class TestFromOwnFiles:
     def test_no_package_is_needed_when_all_parts_are_given(self, cache, agent, given, monkeypatch):

@@ -15,7 +15,7 @@ from . import fakes
 
 @pytest.mark.parametrize("compression", ["xz", "zstd", "gzip"])
 def test_the_vmlinux_is_taken_out_of_a_bzimage(compression):
-    found = kernel.parse(fakes.bzimage(fakes.vmlinux(), compression), "vmlinuz")
+    found = kernel.parse(fakes.bzimage(fakes.vmlinux(), compression), "vmlinuz", "x86_64")
     assert (found.kind, found.release, found.note) == ("vmlinux", fakes.RELEASE, "")
     assert found.data.startswith(b"\x7fELF")
     assert b"kernel" * 100 in found.data
@@ -32,13 +32,13 @@ def test_the_vmlinux_is_taken_out_of_a_bzimage(compression):
     ],
 )
 def test_a_bzimage_that_cannot_be_taken_apart_is_booted_as_it_is(image, note):
-    found = kernel.parse(image, "vmlinuz")
+    found = kernel.parse(image, "vmlinuz", "x86_64")
     assert (found.kind, found.data, found.release) == ("bzImage", image, fakes.RELEASE)
     assert note in found.note
 
 
 def test_a_vmlinux_is_taken_with_the_release_in_its_version_string():
-    found = kernel.parse(fakes.vmlinux(), "vmlinux")
+    found = kernel.parse(fakes.vmlinux(), "vmlinux", "x86_64")
     assert (found.kind, found.release) == ("vmlinux", fakes.RELEASE)
 
 
@@ -70,7 +70,7 @@ def test_what_is_no_kernel_is_refused_with_what_it_is(tmp_path, data, what):
     path = tmp_path / "file"
     path.write_bytes(data)
     with pytest.raises(InvalidArgument) as caught:
-        kernel.load(path)
+        kernel.load(path, "x86_64")
     assert str(path) in str(caught.value)
     assert what in str(caught.value)
 
@@ -91,21 +91,57 @@ ARM = fakes.vmlinux()[:18] + struct.pack("<H", 183) + fakes.vmlinux()[20:]
 )
 def test_an_elf_file_that_qemu_cannot_boot_is_refused_with_its_flaw(elf, flaw):
     with pytest.raises(InvalidArgument, match=f"program {flaw}.*give a bzImage"):
-        kernel.parse(elf, "program")
+        kernel.parse(elf, "program", "x86_64")
 
 
 def test_an_elf_file_that_is_not_linux_is_refused():
     with pytest.raises(InvalidArgument, match="no version string"):
-        kernel.parse(fakes.vmlinux().replace(b"Linux version", b"Minix version"), "program")
+        kernel.parse(fakes.vmlinux().replace(b"Linux version", b"Minix version"), "program", "x86_64")
 
 
 @pytest.mark.parametrize("place", ["missing", "file/below"])
 def test_a_kernel_that_is_not_there_is_not_found(tmp_path, place):
     (tmp_path / "file").touch()
     with pytest.raises(NotFound, match=f"no kernel at .*{place}"):
-        kernel.load(tmp_path / place)
+        kernel.load(tmp_path / place, "x86_64")
 
 
 def test_a_folder_is_no_kernel(tmp_path):
     with pytest.raises(InvalidArgument, match="cannot be read: Is a directory"):
-        kernel.load(tmp_path)
+        kernel.load(tmp_path, "x86_64")
+
+
+IMAGE = fakes.arm64_image()
+
+
+@pytest.mark.parametrize(
+    "shipped",
+    [
+        pytest.param(IMAGE, id="plain, as Debian does"),
+        pytest.param(gzip.compress(IMAGE), id="gzip, as Ubuntu does"),
+        *(pytest.param(fakes.zboot(IMAGE, packing), id=f"zboot {packing}") for packing in ("gzip", "xz", "zstd")),
+    ],
+)
+def test_the_image_for_arm64_is_taken_out_of_what_it_is_shipped_in(shipped):
+    found = kernel.parse(shipped, "vmlinuz", "aarch64")
+    assert (found.kind, found.data, found.release, found.note) == ("Image", IMAGE, fakes.RELEASE, "")
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "it is empty"),
+        (IMAGE[:60], "no version string"),
+        (fakes.bzimage(fakes.vmlinux()), "it is a kernel for x86"),
+        (gzip.compress(b"no kernel"), "it is gzip data"),
+        (gzip.compress(IMAGE)[:-20], "cannot be unpacked: its compressed data is damaged"),
+        (fakes.zboot(IMAGE)[:30], "its header is torn"),
+        (fakes.zboot(IMAGE)[:-10], r"its payload \(gzip\) is torn"),
+        (fakes.zboot(IMAGE, "lz4"), "packed with lz4"),
+        (fakes.zboot(b"some other program" * 10), "its payload is no Image for arm64"),
+        (IMAGE.replace(b"Linux version", b"Minix version"), "no version string"),
+    ],
+)
+def test_what_is_no_kernel_for_arm64_is_refused_with_what_it_is(data, what):
+    with pytest.raises(InvalidArgument, match=f"vmlinuz.*{what}"):
+        kernel.parse(data, "vmlinuz", "aarch64")
