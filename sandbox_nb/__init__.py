@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from sandbox_nb.blocking import Process, Sandbox
+    from sandbox_nb.boot import Boot
     from sandbox_nb.errors import (
         AlreadyExists,
         DeadlineExceeded,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         Unavailable,
         Unimplemented,
     )
-    from sandbox_nb.launch import Boot
     from sandbox_nb.options import (
         NIC,
         Disk,
@@ -65,7 +65,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "sandbox": ("AsyncSandbox", "State", "SandboxProtocol"),
     "process": ("AsyncProcess", "Completed"),
     "pool": ("SandboxPool", "in_fresh_sandbox"),
-    "launch": ("Boot",),
+    "boot": ("Boot",),
     "options": (
         "Options",
         "Disk",

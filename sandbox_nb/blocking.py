@@ -21,10 +21,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, TypeVar, Unpack, cast, overload
 
+from sandbox_nb.boot import Boot
 from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
 from sandbox_nb.events import AsyncEvents, Events
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
-from sandbox_nb.launch import Boot, Progress
+from sandbox_nb.host import Progress
 from sandbox_nb.options import Option, Options
 from sandbox_nb.process import Command, Completed, Echo, RawProcess, RunKeywords, Sink, describe
 from sandbox_nb.sandbox import AsyncSandbox, State

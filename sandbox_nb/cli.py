@@ -241,10 +241,10 @@ def _template_build(arguments: argparse.Namespace) -> int:
 
 
 def _template_list(arguments: argparse.Namespace) -> int:
-    from sandbox_nb import launch
+    from sandbox_nb import host
     from sandbox_nb.vm import template
 
-    for found in template.list_templates(launch.templates_dir()):
+    for found in template.list_templates(host.templates_dir()):
         # The cache is also that of other versions, whose records may say other things.
         machine = " ".join(f"{name}={value}" for name, value in found.about.get("machine", {}).items())
         used = datetime.fromtimestamp(found.used).isoformat(" ", "minutes")
@@ -253,10 +253,10 @@ def _template_list(arguments: argparse.Namespace) -> int:
 
 
 def _template_remove(arguments: argparse.Namespace) -> int:
-    from sandbox_nb import launch
+    from sandbox_nb import host
     from sandbox_nb.vm import template
 
-    found = template.list_templates(launch.templates_dir())
+    found = template.list_templates(host.templates_dir())
     for key in arguments.keys:
         chosen = [one for one in found if key == "all" or one.folder.name.startswith(key)]
         if not chosen and key != "all":

@@ -13,7 +13,7 @@ from sandbox_nb import __version__, binaries, rundir
 from sandbox_nb.blocking import run_blocking
 from sandbox_nb.errors import SandboxError
 from sandbox_nb.guest import image
-from sandbox_nb.launch import choose_accelerator, find_qemu
+from sandbox_nb.host import choose_accelerator, find_qemu
 from sandbox_nb.options import Options
 from sandbox_nb.vm.machine import MIN_QEMU
 

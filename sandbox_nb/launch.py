@@ -11,44 +11,38 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import socket
-import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import platformdirs
-
-from sandbox_nb import __version__, binaries, rundir, standby, timeline, ttrpc
+from sandbox_nb import __version__, binaries, host, link, rundir, standby, ttrpc
+from sandbox_nb.boot import Boot
 from sandbox_nb.errors import (
     DeadlineExceeded,
     FailedPrecondition,
-    InvalidArgument,
-    NotFound,
     ProtocolError,
     SandboxError,
     Unavailable,
     Unimplemented,
     from_status,
 )
-from sandbox_nb.guest import image
 from sandbox_nb.guest.image import Image
 from sandbox_nb.guest.proto.setup_pb2 import ConfigureRequest, RootDisk
 from sandbox_nb.guest.proto.setup_ttrpc import SetupClient
+from sandbox_nb.host import Progress
+from sandbox_nb.link import Link
 from sandbox_nb.options import Options
 from sandbox_nb.standby import Shelf
 from sandbox_nb.ttrpc import Client, StatusError
 from sandbox_nb.vm import accel, command, template
 from sandbox_nb.vm.accel import Accelerator
 from sandbox_nb.vm.machine import Logs, Machine
-from sandbox_nb.vm.process import Child
 from sandbox_nb.vm.template import Template
-from sandbox_nb.vsock import connect
+from sandbox_nb.vsock.transport import Choice
 
 logger = logging.getLogger(__name__)
 
@@ -62,61 +56,16 @@ ROOT_SERIAL = "sandbox-root"
 
 T = TypeVar("T")
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and how much of how much, in units of the stage's own."""
-
-
-@dataclass
-class Boot:
-    """How a machine came up: which way, on what and why, and how long each phase took, in seconds."""
-
-    kind: str
-    accelerator: Accelerator
-    phases: dict[str, float] = field(default_factory=dict)
-    template: str = ""
-    """Key of the template it was restored from, or is the first machine of."""
-    note: str = ""
-    """What kept it from being restored, or saved as a template."""
-
-    @property
-    def seconds(self) -> float:
-        """From the call of ``start`` to a machine ready for commands."""
-        return sum(self.phases.values())
-
-    @property
-    def title(self) -> str:
-        """Kind, accelerator and time in a line."""
-        return f"{self.kind} start in {timeline.duration(self.seconds)} on {self.accelerator}"
-
-    def _repr_html_(self) -> str:
-        return timeline.svg(self.title, self.phases)
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(str(self))
-
-    def __str__(self) -> str:
-        return timeline.text(self.title, self.phases)
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time a phase."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.phases[name] = time.perf_counter() - began
-
 
 @dataclass
 class Running:
     """A configured machine and everything it needs; ``close`` ends all of it."""
 
     machine: Machine
-    device: Child
+    link: Link
     client: Client
     image: Image
     boot: Boot
-    uds: Path
     state_dir: Path
     _undo: AsyncExitStack
 
@@ -125,19 +74,15 @@ class Running:
         await self._undo.aclose()
 
     async def wait_gone(self) -> Unavailable:
-        """Wait until the machine, or the device that carries its calls, has ended; return why."""
-        machine = asyncio.create_task(self.machine.wait_gone())
-        device = asyncio.create_task(self.device.wait())
+        """Wait until the machine, or what carries its calls, has ended; return why."""
+        ends = [asyncio.create_task(one.wait_gone()) for one in (self.machine, self.link)]
         try:
-            await asyncio.wait({machine, device}, return_when=asyncio.FIRST_COMPLETED)
-            if machine.done():
-                return machine.result()
-            words = self.device.log.tail(5) or f"it ended with status {device.result()}"
-            return Unavailable(f"the vsock device is gone, and with it the way to the machine: {words}")
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return next(end.result() for end in ends if end.done())
         finally:
-            for task in (machine, device):
-                task.cancel()
-            await asyncio.gather(machine, device, return_exceptions=True)
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
 
 
 @dataclass
@@ -145,15 +90,14 @@ class _Called:
     """A machine whose agent has called, and what it stands on; ``close`` ends all of it."""
 
     machine: Machine
-    device: Child
+    link: Link
     control: socket.socket
-    uds: Path
     state_dir: Path
     _undo: AsyncExitStack
 
     @property
     def alive(self) -> bool:
-        return self.machine.child.returncode is None and self.device.returncode is None
+        return self.machine.child.returncode is None and self.link.alive
 
     async def close(self) -> None:
         """End the machine and remove what it left. Idempotent."""
@@ -167,11 +111,17 @@ class _Plan:
     spec: command.Spec
     image: Image
     accelerator: Accelerator
+    transport: Choice
     warm: bool
 
     @property
     def boot_timeout(self) -> float:
         return BOOT_TIMEOUT[self.accelerator.name]
+
+    @property
+    def kind(self) -> str:
+        """Machines of one kind can stand by for each other."""
+        return f"{self.key} {self.transport.transport}"
 
     @property
     def key(self) -> str:
@@ -202,8 +152,7 @@ class _Begun:
     """What is there before the machine is."""
 
     plan: _Plan
-    sockets: _Sockets
-    device: Child
+    link: Link
     logs: Logs
 
     async def spawn(self, saved: Template | None = None) -> Machine:
@@ -211,11 +160,13 @@ class _Begun:
         return await Machine.spawn(self.plan.spec, guard=binaries.guard(), logs=self.logs, template=saved)
 
     async def dialled(self, machine: Machine, boot: Boot, timeout: float) -> socket.socket:
-        """Plug what the machine is to have, let it run, and return the call of its agent."""
+        """Plug the way to the host and the root, let the machine run, and return the call of its agent."""
         with boot.phase("dial"):
-            await _plug(machine, self.sockets, self.plan.image)
+            await self.link.plug(machine)
+            if (root := self.plan.image.root) is not None:
+                await machine.plug_disk("root", root, serial=ROOT_SERIAL)
             await machine.resume()
-            return await _unless_gone(_accept(self.sockets.control), machine, self.device, timeout)
+            return await _unless_gone(self.link.called(), machine, self.link, timeout)
 
 
 async def launch(options: Options, *, hostname: str, progress: Progress | None = None) -> Running:
@@ -227,8 +178,8 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
     refuse_unimplemented(options)
     began = time.perf_counter()
     plan = await _plan(options, progress)
-    boot = Boot("cold", plan.accelerator, {"prepare": time.perf_counter() - began})
-    shelf = standby.shelf(plan.key, lambda: _paused(plan), plan.spec.memory) if options.standby else None
+    boot = Boot("cold", plan.accelerator, {"prepare": time.perf_counter() - began}, ": ".join(plan.transport))
+    shelf = standby.shelf(plan.kind, lambda: _paused(plan), plan.spec.memory) if options.standby else None
     async with AsyncExitStack() as undo:
         called = await _taken(shelf, boot) if shelf is not None and options.state_dir is None else None
         if called is None:
@@ -241,17 +192,16 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
         if shelf is not None:
             shelf.want(options.standby)
             undo.push_async_callback(shelf.leave, options.standby)
-        return Running(
-            called.machine, called.device, client, plan.image, boot, called.uds, called.state_dir, undo.pop_all()
-        )
+        return Running(called.machine, called.link, client, plan.image, boot, called.state_dir, undo.pop_all())
     raise AssertionError("the exit stack swallows nothing")
 
 
 async def _plan(options: Options, progress: Progress | None) -> _Plan:
-    """Find QEMU, the image and the accelerator."""
-    qemu = find_qemu()
-    found = await ensure_image(options, progress)
-    accelerator = await choose_accelerator(options)
+    """Find QEMU, the image, the accelerator and what carries vsock."""
+    qemu = host.find_qemu()
+    transport = link.choose(options.transport)
+    found = await host.ensure_image(options, progress)
+    accelerator = await host.choose_accelerator(options)
     spec = command.Spec(
         qemu=qemu,
         accel=accelerator.name,
@@ -261,7 +211,7 @@ async def _plan(options: Options, progress: Progress | None) -> _Plan:
         initrd=found.initrd,
         preload=options.wants_warm,
     )
-    return _Plan(spec, found, accelerator, warm=options.wants_warm)
+    return _Plan(spec, found, accelerator, transport, warm=options.wants_warm)
 
 
 async def _paused(plan: _Plan) -> _Called:
@@ -289,23 +239,21 @@ async def _called(plan: _Plan, boot: Boot, wanted_state_dir: str | os.PathLike[s
     async with AsyncExitStack() as undo:
         folder = rundir.create()
         undo.callback(rundir.remove, folder)
-        state_dir = prepare_state_dir(wanted_state_dir, folder)
-        sockets = _Sockets(folder)
-        undo.callback(sockets.close)
-        device = _spawn_device(sockets)
-        undo.push_async_callback(device.stop)
-        begun = _Begun(plan, sockets, device, Logs.in_folder(state_dir))
+        state_dir = host.prepare_state_dir(wanted_state_dir, folder)
+        way = link.open_link(plan.transport.transport, folder)
+        undo.push_async_callback(way.close)
+        begun = _Begun(plan, way, Logs.in_folder(state_dir))
         machine, control = await _restored(begun, boot) or await _booted(begun, boot)
         undo.push_async_callback(machine.close)
         undo.callback(control.close)
-        return _Called(machine, device, control, sockets.uds, state_dir, undo.pop_all())
+        return _Called(machine, way, control, state_dir, undo.pop_all())
     raise AssertionError("the exit stack swallows nothing")
 
 
 async def _restored(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket] | None:
     """Restore the machine, and return it with its agent's call. None when there is no template, or a bad one."""
     plan, attempt = begun.plan, Boot("warm", boot.accelerator)
-    saved = template.find(templates_dir(), plan.key) if plan.warm else None
+    saved = template.find(host.templates_dir(), plan.key) if plan.warm else None
     if saved is None:
         return None
     try:
@@ -314,7 +262,7 @@ async def _restored(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket] 
         async with _ended_on_failure(machine):
             control = await begun.dialled(machine, attempt, RESTORED_TIMEOUT)
     except (FailedPrecondition, Unavailable, DeadlineExceeded) as error:
-        if begun.device.returncode is not None:  # that is what failed, and a boot needs it too
+        if not begun.link.alive:  # that is what failed, and a boot needs it too
             raise
         # Whatever is wrong with it, the next start must not meet it again.
         template.remove(saved)
@@ -337,7 +285,7 @@ async def _booted(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket]:
             with boot.phase("boot"):
                 await machine.resume()
                 waits = machine.console.wait_for(command.WAITING)
-                await _unless_gone(waits, machine, begun.device, plan.boot_timeout)
+                await _unless_gone(waits, machine, begun.link, plan.boot_timeout)
                 await machine.pause()
             with boot.phase("save"):
                 await _save(machine, plan, boot)
@@ -356,18 +304,13 @@ async def _ended_on_failure(machine: Machine | _Called) -> AsyncIterator[None]:
 async def _save(machine: Machine, plan: _Plan, boot: Boot) -> None:
     """Save the paused machine as a template. One that cannot be saved (disk full, …) is none the worse for it."""
     try:
-        with template.building(templates_dir(), plan.key) as folder:
+        with template.building(host.templates_dir(), plan.key) as folder:
             if folder is not None:
                 await machine.save(folder, plan.identity())
                 boot.template = plan.key
     except (OSError, FailedPrecondition) as error:
         boot.note = f"no template was saved, the next start boots again: {error}"
         logger.warning("%s", boot.note)
-
-
-def templates_dir() -> Path:
-    """Where templates are kept."""
-    return cache_dir() / "templates"
 
 
 def refuse_unimplemented(options: Options) -> None:
@@ -379,142 +322,10 @@ def refuse_unimplemented(options: Options) -> None:
         raise Unimplemented(f"network={options.network!r} is not carried out yet; network='none' is")
 
 
-def find_qemu() -> Path:
-    """The QEMU for this host's architecture. Raises NotFound with what to install."""
-    name = "qemu-system-x86_64"
-    path = shutil.which(name)
-    if path is None:
-        raise NotFound(
-            f"{name} is not installed: sudo apt-get install qemu-system-x86 (or see: sandbox-nb doctor)"
-        )
-    return Path(path)
-
-
-async def choose_accelerator(options: Options) -> Accelerator:
-    """Decide what the machine runs on. Raises FailedPrecondition when what was asked for does not work."""
-    return await accel.choose(
-        options.accel, qemu=find_qemu(), probe=binaries.probe(), guard=binaries.guard(), cache=cache_dir()
-    )
-
-
-def cache_dir() -> Path:
-    """The user's cache folder: images, verdicts on the accelerator."""
-    return Path(platformdirs.user_cache_dir("sandbox_nb"))
-
-
-async def ensure_image(options: Options, progress: Progress | None = None) -> Image:
-    """Find or build the image; building is blocking work and runs in a thread, ended when we are cancelled."""
-    cancelled = threading.Event()
-
-    def report(stage: str, done: int, total: int) -> None:
-        if cancelled.is_set():
-            raise KeyboardInterrupt
-        if progress is not None:
-            progress(stage, done, total)
-
-    def ensure() -> Image:
-        return image.ensure(
-            options.image,
-            agent=binaries.agent("x86_64"),
-            kernel=options.kernel,
-            modules=options.modules,
-            busybox=options.busybox,
-            rootfs=options.rootfs,
-            progress=report,
-        )
-
-    try:
-        return await asyncio.to_thread(ensure)
-    except asyncio.CancelledError:
-        cancelled.set()
-        raise
-
-
-def prepare_state_dir(wanted: str | os.PathLike[str] | None, run_folder: Path) -> Path:
-    """Make the folder for logs. Raises InvalidArgument when the caller's cannot be one."""
-    if wanted is None:
-        private = run_folder / "state"
-        private.mkdir(mode=0o700)
-        return private
-    folder = Path(wanted)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / "console.log").touch()
-    except OSError as error:
-        raise InvalidArgument(
-            f"state_dir={str(wanted)!r} cannot be used: {error.strerror}; give a folder that can be written to"
-        ) from error
-    return folder
-
-
-class _Sockets:
-    """The listening sockets of one sandbox, made before anybody could want to connect to them.
-
-    Those of the vsock device are handed to it and not kept: when it dies, who dials it must be refused, not wait.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.uds = folder / "v"
-        self.vhost_path = folder / "vhost"
-        self._open: list[socket.socket] = []
-        try:
-            self.vhost = self._listen(self.vhost_path)
-            self.hybrid = self._listen(self.uds)
-            self.control = self._keep(connect.listen(self.uds, command.RPC_PORT))
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        for sock in self._open:
-            sock.close()
-
-    def _listen(self, path: Path) -> socket.socket:
-        sock = self._keep(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        sock.bind(str(path))
-        sock.listen(128)
-        return sock
-
-    def _keep(self, sock: socket.socket) -> socket.socket:
-        self._open.append(sock)
-        return sock
-
-
-def _spawn_device(sockets: _Sockets) -> Child:
-    """Start the vsock device, by path and without site: 17 ms instead of 37."""
-    program = Path(connect.__file__).with_name("__main__.py")
-    vhost, hybrid = sockets.vhost.fileno(), sockets.hybrid.fileno()
-    device = Child.spawn(
-        [
-            *(sys.executable, "-I", "-S", program),
-            *("--socket-fd", str(vhost), "--uds-fd", str(hybrid), "--uds", sockets.uds),
-            *("--cid", str(command.GUEST_CID)),
-        ],
-        name="the vsock device",
-        guard=binaries.guard(),
-        pass_fds=(vhost, hybrid),
-    )
-    sockets.vhost.close()
-    sockets.hybrid.close()
-    return device
-
-
-async def _plug(machine: Machine, sockets: _Sockets, found: Image) -> None:
-    await machine.plug_vsock(sockets.vhost_path)
-    if found.root is not None:
-        await machine.plug_disk("root", found.root, serial=ROOT_SERIAL)
-
-
-async def _accept(listening: socket.socket) -> socket.socket:
-    """The agent's call, which says that it is ready."""
-    listening.setblocking(False)
-    return (await asyncio.get_running_loop().sock_accept(listening))[0]
-
-
-async def _unless_gone(wanted: Coroutine[Any, Any, T], machine: Machine, device: Child, timeout: float) -> T:
-    """Wait for what a booting machine should do, or for the machine, the device or the time to end."""
+async def _unless_gone(wanted: Coroutine[Any, Any, T], machine: Machine, way: Link, timeout: float) -> T:
+    """Wait for what a booting machine should do, or for the machine, the way to it or the time to end."""
     hoped = asyncio.ensure_future(wanted)
-    ends = {asyncio.ensure_future(machine.wait_gone()), asyncio.ensure_future(device.wait())}
+    ends = [asyncio.ensure_future(one.wait_gone()) for one in (machine, way)]
     try:
         done, _ = await asyncio.wait({hoped, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if hoped in done:
@@ -524,9 +335,7 @@ async def _unless_gone(wanted: Coroutine[Any, Any, T], machine: Machine, device:
             raise DeadlineExceeded(
                 f"the machine did not come up within {timeout:g} s; console, last lines:\n{tail}"
             )
-        if machine.child.returncode is None:
-            raise Unavailable(f"the vsock device ended while the machine booted: {device.log.tail(5)}")
-        raise await machine.wait_gone()
+        raise next(end.result() for end in ends if end in done)
     finally:
         for task in (hoped, *ends):
             task.cancel()

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import InvalidArgument
-from sandbox_nb.launch import Progress
+from sandbox_nb.host import Progress
 from sandbox_nb.options import Option, Options
 from sandbox_nb.process import Command, Completed
 

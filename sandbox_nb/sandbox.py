@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
 from sandbox_nb import process, streams
+from sandbox_nb.boot import Boot
 from sandbox_nb.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -29,7 +30,8 @@ from sandbox_nb.guest.proto.power_ttrpc import PowerClient
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.guest.proto.system_ttrpc import SystemClient
-from sandbox_nb.launch import Boot, Progress, Running, launch
+from sandbox_nb.host import Progress
+from sandbox_nb.launch import Running, launch
 from sandbox_nb.options import Option, Options
 from sandbox_nb.process import (
     DEVNULL,
@@ -334,7 +336,7 @@ class AsyncSandbox:
         """Open a stream and return its connected, non-blocking socket."""
         running = self._use()
         async with _deadline(timeout, f"stream {identity!r} was not opened within {timeout} s"):
-            return await streams.open_stream(running.uds, identity)
+            return await streams.open_stream(running.link.dial, identity)
 
     async def _spawn(self, start: Start) -> RawProcess:
         service = ProcessClient(self._use().client)

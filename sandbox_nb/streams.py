@@ -11,12 +11,10 @@ import contextlib
 import secrets
 import socket
 import struct
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 from sandbox_nb.errors import AlreadyExists, InvalidArgument, ProtocolError, Unavailable
 from sandbox_nb.vm.command import STREAM_PORT
-from sandbox_nb.vsock import connect
 
 MAX_ID = 128
 """Bytes of an id, at most."""
@@ -25,6 +23,12 @@ MAX_REFUSAL = 4096
 """Bytes of a refusal we are willing to read."""
 
 READ_SIZE = 256 * 1024
+
+Dial = Callable[[int, bytes], Awaitable[socket.socket]]
+"""Connects to a port of the guest and sends what it is given; OSError when it cannot."""
+
+Taker = Callable[[bytes], Awaitable[None] | None]
+"""Takes a piece of a stream; what it returns, unless None, is awaited before more is read."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -47,14 +51,14 @@ def hello(identity: str) -> bytes:
     return _LENGTH.pack(len(encoded)) + encoded
 
 
-async def open_stream(uds: Path, identity: str) -> socket.socket:
-    """Open the stream ``identity`` through the vsock socket ``uds``; return its connected, non-blocking socket.
+async def open_stream(dial: Dial, identity: str) -> socket.socket:
+    """Open the stream ``identity`` and return its connected, non-blocking socket.
 
     Raises AlreadyExists when the guest refuses the id, Unavailable when it does not answer.
     """
     greeting = hello(identity)
     try:
-        sock = await connect.dial(uds, STREAM_PORT, timeout=None, first=greeting)
+        sock = await dial(STREAM_PORT, greeting)
     except OSError as error:
         raise Unavailable(f"the guest takes no streams: {error}") from error
     try:
@@ -70,17 +74,19 @@ async def open_stream(uds: Path, identity: str) -> socket.socket:
     return sock
 
 
-async def collect(
-    sock: socket.socket, into: bytearray | None = None, sink: Callable[[bytes], None] | None = None
-) -> bytearray:
-    """Read a stream to its end, into ``into``; tell ``sink`` of each piece. A reset is an end too."""
-    received = bytearray() if into is None else into
+async def drain(sock: socket.socket, take: Taker) -> None:
+    """Read a stream to its end, handing each piece to ``take``. A reset is an end too."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(ConnectionResetError):
         while data := await loop.sock_recv(sock, READ_SIZE):
-            received += data
-            if sink is not None:
-                sink(data)
+            if (taken := take(data)) is not None:
+                await taken
+
+
+async def collect(sock: socket.socket) -> bytearray:
+    """All that comes until the end of a stream."""
+    received = bytearray()
+    await drain(sock, received.extend)
     return received
 
 

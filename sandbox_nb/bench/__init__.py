@@ -46,7 +46,7 @@ def measure(
 
     A row is measured with the rest of its section. Raises InvalidArgument for a name that is no row's.
     """
-    from sandbox_nb import launch
+    from sandbox_nb import host
     from sandbox_nb.blocking import run_blocking
     from sandbox_nb.options import Options
 
@@ -70,7 +70,7 @@ def measure(
         beside = importlib.import_module(f"{__name__}.peers").rows(tell)
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, Linux {platform.release()}",
-        "accelerator": run_blocking(launch.choose_accelerator(Options())).name,
+        "accelerator": run_blocking(host.choose_accelerator(Options())).name,
         "rows": {
             **{name: asdict(row) for name, row in rows.items() if not names or name in names},
             **{name: asdict(row) for name, row in beside.items()},

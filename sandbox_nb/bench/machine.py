@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sandbox_nb import launch, standby
+from sandbox_nb import host, standby
 from sandbox_nb.bench import Row
 from sandbox_nb.blocking import Sandbox, run_blocking
 from sandbox_nb.guest import cpio, tree
@@ -120,15 +120,15 @@ def _milliseconds(action: Callable[[], Any]) -> float:
 def _bare_spec() -> Iterator[Spec]:
     """The machine a plain ``start()`` makes, with an init that does nothing."""
     options = Options()
-    image = run_blocking(launch.ensure_image(options))
-    accelerator = run_blocking(launch.choose_accelerator(options))
+    image = run_blocking(host.ensure_image(options))
+    accelerator = run_blocking(host.choose_accelerator(options))
     with tempfile.NamedTemporaryFile(prefix="sandbox_nb-bench-") as initrd:
         # The kernel unpacks one archive after the other; a later /init replaces an earlier one.
         initrd.write(image.initrd.read_bytes())
         initrd.write(cpio.archive([tree.file("init", _do_nothing(), mode=0o755)]))
         initrd.flush()
         yield Spec(
-            qemu=launch.find_qemu(),
+            qemu=host.find_qemu(),
             accel=accelerator.name,
             cpu=options.cpu_count,
             memory=options.memory_mib,

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import platformdirs
 
-from sandbox_nb import launch
+from sandbox_nb import host
 from sandbox_nb.blocking import run_blocking
 from sandbox_nb.errors import FailedPrecondition
 from sandbox_nb.guest import image
@@ -176,7 +176,7 @@ class Machine:
 
     def __init__(self, folder: Path, *, arguments: Sequence[str] = (), append: str = "") -> None:
         found = image.ensure("base", agent=guest_program())
-        accelerator = run_blocking(launch.choose_accelerator(Options()))
+        accelerator = run_blocking(host.choose_accelerator(Options()))
         self.errors = folder / "qemu.log"
         self._buffer = b""
         self._said = bytearray()
@@ -185,7 +185,7 @@ class Machine:
         self._console.setblocking(False)
         ram = os.memfd_create("ram")
         os.ftruncate(ram, MEMORY << 20)
-        spec = command.Spec(launch.find_qemu(), accelerator.name, 1, MEMORY, found.kernel, found.initrd)
+        spec = command.Spec(host.find_qemu(), accelerator.name, 1, MEMORY, found.kernel, found.initrd)
         fds = command.Fds(ram=ram, qmp=qmp.fileno(), console=console.fileno())
         argv = [word for word in command.argv(spec, fds) if word not in ("-S", "-no-reboot")]
         argv[argv.index("-append") + 1] += f" {append}"

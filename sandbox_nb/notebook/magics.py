@@ -19,7 +19,7 @@ from sandbox_nb.process import Completed
 from sandbox_nb.sandbox import State
 
 if TYPE_CHECKING:
-    from sandbox_nb.launch import Boot
+    from sandbox_nb.boot import Boot
     from sandbox_nb.notebook.terminal import Terminal
 
 DEFAULT_NAME = "sandbox"

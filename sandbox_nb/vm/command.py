@@ -16,6 +16,15 @@ RPC_PORT = 1025
 STREAM_PORT = 1026
 GUEST_CID = 3
 
+
+def rpc_port(cid: int) -> int:
+    """The host's port that an agent with the context id ``cid`` calls.
+
+    Guests of the kernel's vhost-vsock share the host's ports, and each has a context id of its own.
+    """
+    return RPC_PORT if cid == GUEST_CID else cid
+
+
 WAITING = b"waiting for the host"
 """What the agent says on the console when it is up and there is no device to call through yet."""
 

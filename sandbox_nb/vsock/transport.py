@@ -26,14 +26,18 @@ VHOST_VSOCK = "/dev/vhost-vsock"
 
 _SET_GUEST_CID = 0x4008AF60
 """VHOST_VSOCK_SET_GUEST_CID, _IOW(0xAF, 0x60, u64) (uapi/linux/vhost.h)."""
-_FIRST_CID, _LAST_CID = 3, 0x7FFF_FFFF
+_FIRST_CID, _LAST_CID = 1 << 16, 0x7FFF_FFFF
+"""Above 3, which other programs like to take, and above privileged ports: a CID of ours is a port, too."""
 
 
 class Transport(Protocol):
     """Connections to one guest."""
 
-    async def dial(self, port: int, *, timeout: float | None) -> socket.socket:
-        """A connected, non-blocking socket to a guest port. ConnectionRefusedError, TimeoutError, OSError."""
+    async def dial(self, port: int, *, timeout: float | None, first: bytes = b"") -> socket.socket:
+        """A connected, non-blocking socket to a guest port, with `first` sent.
+
+        Raises ConnectionRefusedError, TimeoutError, OSError.
+        """
 
     def listen(self, port: int) -> socket.socket:
         """A listening socket for connections of the guest to a host port."""
@@ -45,9 +49,9 @@ class HybridTransport:
     def __init__(self, uds: str | PathLike[str]) -> None:
         self.uds = uds
 
-    async def dial(self, port: int, *, timeout: float | None) -> socket.socket:
+    async def dial(self, port: int, *, timeout: float | None, first: bytes = b"") -> socket.socket:
         """See Transport."""
-        return await connect.dial(self.uds, port, timeout=timeout)
+        return await connect.dial(self.uds, port, timeout=timeout, first=first)
 
     def listen(self, port: int) -> socket.socket:
         """See Transport."""
@@ -64,13 +68,15 @@ class KernelTransport:
     def __init__(self, cid: int) -> None:
         self.cid = cid
 
-    async def dial(self, port: int, *, timeout: float | None) -> socket.socket:
+    async def dial(self, port: int, *, timeout: float | None, first: bytes = b"") -> socket.socket:
         """See Transport."""
+        loop = asyncio.get_running_loop()
         sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             async with asyncio.timeout(timeout):
-                await asyncio.get_running_loop().sock_connect(sock, (self.cid, port))
+                await loop.sock_connect(sock, (self.cid, port))
+                await loop.sock_sendall(sock, first)
         except TimeoutError:
             sock.close()
             raise TimeoutError(f"port {port} of guest {self.cid} did not answer in time") from None

@@ -167,7 +167,7 @@ def test_a_guest_panic_ends_the_machine_with_the_consoles_last_lines(own):
 
 def test_a_dead_vsock_device_fails_the_machine(own):
     own.start()
-    os.kill(own.asynchronous._running.device.pid, signal.SIGKILL)
+    os.kill(own.asynchronous._running.link.device.pid, signal.SIGKILL)
     with pytest.raises(Unavailable, match="vsock device"):
         own.run("sleep 980")
     assert own.state is State.FAILED

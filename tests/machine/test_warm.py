@@ -17,14 +17,14 @@ from dataclasses import replace
 import pytest
 from support import alive, descendants
 
-from sandbox_nb import AsyncSandbox, Sandbox, cli, launch, rundir
+from sandbox_nb import AsyncSandbox, Sandbox, cli, host, launch, rundir
 from sandbox_nb.vm import template
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A template cache of the test's own, empty."""
-    monkeypatch.setattr(launch, "templates_dir", lambda: tmp_path)
+    monkeypatch.setattr(host, "templates_dir", lambda: tmp_path)
     return tmp_path
 
 
@@ -214,8 +214,8 @@ def test_two_that_build_at_once_both_get_their_machine(cache):
 START = """
 import sys
 from pathlib import Path
-from sandbox_nb import Sandbox, launch
-launch.templates_dir = lambda: Path(sys.argv[1])
+from sandbox_nb import Sandbox, host
+host.templates_dir = lambda: Path(sys.argv[1])
 print("go", flush=True)
 with Sandbox.started() as sandbox:
     sandbox.run("true")
@@ -276,7 +276,7 @@ def test_a_state_qemu_does_not_take_ends_in_a_cold_start(cache):
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(cache, monkeypatch):
-    monkeypatch.setattr(launch, "templates_dir", lambda: cache / "file" / "below")
+    monkeypatch.setattr(host, "templates_dir", lambda: cache / "file" / "below")
     (cache / "file").touch()
     with Sandbox.started() as sandbox:
         assert sandbox.run("echo up").stdout == "up\n"
@@ -316,7 +316,7 @@ def test_templates_from_the_command_line(cache, capsys):
 
 
 def test_a_template_that_cannot_be_saved_is_told_by_the_command_line(cache, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "templates_dir", lambda: cache / "file" / "below")
+    monkeypatch.setattr(host, "templates_dir", lambda: cache / "file" / "below")
     (cache / "file").touch()
     assert cli.main(["template", "build"]) == 125
     assert "no template was saved" in capsys.readouterr().err

@@ -32,6 +32,7 @@
 struct options {
 	uint32_t rpc_port;
 	uint32_t stream_port;
+	uint32_t cid;
 	bool preload;
 	bool dump_info;
 	const char *folder; /* -unix=DIR: UNIX sockets there, and no machine of one's own */
@@ -45,24 +46,24 @@ static const char *flag_value(const char *arg, const char *name)
 	return strncmp(arg, name, len) == 0 && arg[len] == '=' ? arg + len + 1 : NULL;
 }
 
-static void take_port(const char *value, uint32_t *port)
+/* A port or a context id. */
+static void take_number(const char *value, uint32_t *into)
 {
 	uint64_t number;
 	if (value && text_number(value, UINT32_MAX - 1, &number))
-		*port = (uint32_t)number;
+		*into = (uint32_t)number;
 }
 
-/*
- * Flags not known are left alone: the kernel hands its own unknown parameters to process 1 too. -vsock-cid is one of them,
- * since the agent listens on whatever CID its device brings.
- */
+/* Flags not known are left alone: the kernel hands its own unknown parameters to process 1 too. */
 static struct options parse_options(char **args)
 {
-	struct options options = {.rpc_port = 1025, .stream_port = 1026, .cgroup = "/sys/fs/cgroup/sandbox"};
+	struct options options = {
+		.rpc_port = 1025, .stream_port = 1026, .cid = 3, .cgroup = "/sys/fs/cgroup/sandbox"};
 	for (; *args; args++) {
 		const char *value;
-		take_port(flag_value(*args, "-vsock-rpc-port"), &options.rpc_port);
-		take_port(flag_value(*args, "-vsock-stream-port"), &options.stream_port);
+		take_number(flag_value(*args, "-vsock-rpc-port"), &options.rpc_port);
+		take_number(flag_value(*args, "-vsock-stream-port"), &options.stream_port);
+		take_number(flag_value(*args, "-vsock-cid"), &options.cid);
 		if ((value = flag_value(*args, "-unix")))
 			options.folder = value;
 		if ((value = flag_value(*args, "-cgroup")))
@@ -118,7 +119,7 @@ int main(int argc, char **argv)
 	bool machine = !options.folder;
 	loop_init();
 	reap_init();
-	transport_init(options.folder);
+	transport_init(options.folder, options.cid);
 	setup_init(machine);
 	power_init(machine);
 	if (machine) {

@@ -1,7 +1,9 @@
 #include "transport.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -17,10 +19,12 @@ union address {
 };
 
 static const char *folder;
+static uint32_t expected_cid;
 
-void transport_init(const char *unix_folder)
+void transport_init(const char *unix_folder, uint32_t cid)
 {
 	folder = unix_folder;
+	expected_cid = cid;
 }
 
 static socklen_t make_address(union address *address, uint32_t cid, uint32_t port)
@@ -50,10 +54,28 @@ static int close_keeping_errno(int fd)
 	return -1;
 }
 
+/* The context id that the device has brought; the expected one as long as there is none, or /dev is not mounted. */
+static uint32_t own_cid(void)
+{
+	uint32_t cid = VMADDR_CID_ANY;
+	int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return expected_cid;
+	bool known = ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) == 0 && cid != VMADDR_CID_ANY;
+	close(fd);
+	return known ? cid : expected_cid;
+}
+
+static uint32_t port_to_dial(uint32_t port)
+{
+	uint32_t cid = folder ? expected_cid : own_cid();
+	return cid == expected_cid ? port : cid;
+}
+
 int transport_dial(uint32_t port)
 {
 	union address address;
-	socklen_t len = make_address(&address, VMADDR_CID_HOST, port);
+	socklen_t len = make_address(&address, VMADDR_CID_HOST, port_to_dial(port));
 	int fd = make_socket();
 	if (fd < 0)
 		return -1;

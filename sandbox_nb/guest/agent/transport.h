@@ -8,10 +8,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* `folder` NULL: vsock. */
-void transport_init(const char *folder);
+/* `folder` NULL: vsock. `cid` is the context id the host gives where it has its ports to itself. */
+void transport_init(const char *folder, uint32_t cid);
 
-/* A socket on its way to the host's `port`: writable once connected, or failed. -1 with errno when it cannot be. */
+/*
+ * A socket on its way to the host's `port`: writable once connected, or failed. -1 with errno when it cannot be. With
+ * another context id than the expected one the host's ports are shared with other guests, and the port that has the
+ * number of ours is dialled.
+ */
 int transport_dial(uint32_t port);
 
 /* What became of it: 0 or an errno. */

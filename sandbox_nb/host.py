@@ -1,0 +1,96 @@
+"""What a start finds on the host before anything runs: QEMU, the accelerator, the image, folders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from sandbox_nb import binaries
+from sandbox_nb.errors import InvalidArgument, NotFound
+from sandbox_nb.guest import image
+from sandbox_nb.guest.image import Image
+from sandbox_nb.options import Options
+from sandbox_nb.vm import accel
+from sandbox_nb.vm.accel import Accelerator
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and how much of how much, in units of the stage's own."""
+
+
+def cache_dir() -> Path:
+    """The user's cache folder: images, templates, verdicts on the accelerator."""
+    return Path(platformdirs.user_cache_dir("sandbox_nb"))
+
+
+def templates_dir() -> Path:
+    """Where templates are kept."""
+    return cache_dir() / "templates"
+
+
+def find_qemu() -> Path:
+    """The QEMU for this host's architecture. Raises NotFound with what to install."""
+    name = "qemu-system-x86_64"
+    path = shutil.which(name)
+    if path is None:
+        raise NotFound(
+            f"{name} is not installed: sudo apt-get install qemu-system-x86 (or see: sandbox-nb doctor)"
+        )
+    return Path(path)
+
+
+async def choose_accelerator(options: Options) -> Accelerator:
+    """Decide what the machine runs on. Raises FailedPrecondition when what was asked for does not work."""
+    return await accel.choose(
+        options.accel, qemu=find_qemu(), probe=binaries.probe(), guard=binaries.guard(), cache=cache_dir()
+    )
+
+
+async def ensure_image(options: Options, progress: Progress | None = None) -> Image:
+    """Find or build the image; building is blocking work and runs in a thread, ended when we are cancelled."""
+    cancelled = threading.Event()
+
+    def report(stage: str, done: int, total: int) -> None:
+        if cancelled.is_set():
+            raise KeyboardInterrupt
+        if progress is not None:
+            progress(stage, done, total)
+
+    def ensure() -> Image:
+        return image.ensure(
+            options.image,
+            agent=binaries.agent("x86_64"),
+            kernel=options.kernel,
+            modules=options.modules,
+            busybox=options.busybox,
+            rootfs=options.rootfs,
+            progress=report,
+        )
+
+    try:
+        return await asyncio.to_thread(ensure)
+    except asyncio.CancelledError:
+        cancelled.set()
+        raise
+
+
+def prepare_state_dir(wanted: str | os.PathLike[str] | None, run_folder: Path) -> Path:
+    """Make the folder for logs. Raises InvalidArgument when the caller's cannot be one."""
+    if wanted is None:
+        private = run_folder / "state"
+        private.mkdir(mode=0o700)
+        return private
+    folder = Path(wanted)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "console.log").touch()
+    except OSError as error:
+        raise InvalidArgument(
+            f"state_dir={str(wanted)!r} cannot be used: {error.strerror}; give a folder that can be written to"
+        ) from error
+    return folder

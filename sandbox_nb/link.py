@@ -1,0 +1,190 @@
+"""The way between the host and one machine: what carries its vsock, ready before the machine is there.
+
+Two kinds behind one interface. ``DeviceLink`` is our own vhost-user device process, with UNIX sockets in the run
+folder: it needs no privileges and no kernel module. ``KernelLink`` is Linux's vhost-vsock, for those who may open
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from sandbox_nb import binaries
+from sandbox_nb.errors import FailedPrecondition, Unavailable
+from sandbox_nb.vm import command
+from sandbox_nb.vm.machine import Machine
+from sandbox_nb.vm.process import Child
+from sandbox_nb.vsock import connect, transport
+from sandbox_nb.vsock.transport import Choice, HybridTransport, KernelTransport
+
+__all__ = ["DeviceLink", "KernelLink", "Link", "choose", "open_link"]
+
+
+class Link(Protocol):
+    """The way to one machine. ``close`` is idempotent."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can carry anything."""
+
+    async def plug(self, machine: Machine) -> None:
+        """Give the machine its vsock device."""
+
+    async def called(self) -> socket.socket:
+        """Wait for the call of the agent, which says that it is ready: a connected socket."""
+
+    async def dial(self, port: int, first: bytes = b"") -> socket.socket:
+        """Connect to a port of the guest and send ``first``; a connected, non-blocking socket. Raises OSError."""
+
+    async def wait_gone(self) -> Unavailable:
+        """Wait until it is broken, perhaps for ever; return the error that tells why."""
+
+    async def close(self) -> None:
+        """Let go of everything."""
+
+
+def choose(wanted: str) -> Choice:
+    """Decide what carries vsock. Raises FailedPrecondition when what was asked for cannot be had."""
+    try:
+        return transport.choose(wanted, obstacle=transport.kernel_obstacle())
+    except OSError as error:
+        raise FailedPrecondition(str(error)) from error
+
+
+def open_link(kind: str, folder: Path) -> Link:
+    """Make a way of the kind ``choose`` decided for. ``folder`` takes its sockets."""
+    return KernelLink() if kind == "kernel" else DeviceLink(folder)
+
+
+class DeviceLink:
+    """Through a vsock device process of our own.
+
+    The sockets are made before anybody could want to connect to them. Those of the device are handed to it and not
+    kept: when it dies, who dials it must be refused, not wait.
+    """
+
+    def __init__(self, folder: Path, cid: int = command.GUEST_CID) -> None:
+        uds = folder / "v"
+        self._hybrid = HybridTransport(uds)
+        self._vhost_path = folder / "vhost"
+        with contextlib.ExitStack() as given_away:
+            vhost = given_away.enter_context(_listen(self._vhost_path))
+            hybrid = given_away.enter_context(_listen(uds))
+            self._listening = self._hybrid.listen(command.rpc_port(cid))
+            try:
+                self.device = _spawn_device(uds, cid, vhost.fileno(), hybrid.fileno())
+            except BaseException:
+                self._listening.close()
+                raise
+
+    @property
+    def alive(self) -> bool:
+        """See Link."""
+        return self.device.returncode is None
+
+    async def plug(self, machine: Machine) -> None:
+        """See Link."""
+        await machine.plug_vsock(self._vhost_path)
+
+    async def called(self) -> socket.socket:
+        """See Link."""
+        self._listening.setblocking(False)
+        return (await asyncio.get_running_loop().sock_accept(self._listening))[0]
+
+    async def dial(self, port: int, first: bytes = b"") -> socket.socket:
+        """See Link."""
+        return await self._hybrid.dial(port, timeout=None, first=first)
+
+    async def wait_gone(self) -> Unavailable:
+        """See Link."""
+        status = await self.device.wait()
+        words = self.device.log.tail(5) or f"it ended with status {status}"
+        return Unavailable(f"the vsock device is gone, and with it the way to the machine: {words}")
+
+    async def close(self) -> None:
+        """See Link."""
+        self._listening.close()
+        await self.device.stop()
+
+
+class KernelLink:
+    """Through the host kernel's vhost-vsock.
+
+    Its ports are one space for all guests and programs of the host, so the agent calls the port that has the
+    number of its context id, which no other guest has.
+    """
+
+    def __init__(self) -> None:
+        self._fd, self.cid = transport.reserve_cid()
+        self._kernel = KernelTransport(self.cid)
+        try:
+            self._listening = self._kernel.listen(command.rpc_port(self.cid))
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """See Link."""
+        return self._fd >= 0
+
+    async def plug(self, machine: Machine) -> None:
+        """See Link."""
+        await machine.plug_kernel_vsock(self._fd, self.cid)
+
+    async def called(self) -> socket.socket:
+        """See Link."""
+        self._listening.setblocking(False)
+        while True:
+            sock, address = await asyncio.get_running_loop().sock_accept(self._listening)
+            if self._kernel.is_guest(address):
+                return sock
+            sock.close()
+
+    async def dial(self, port: int, first: bytes = b"") -> socket.socket:
+        """See Link."""
+        return await self._kernel.dial(port, timeout=None, first=first)
+
+    async def wait_gone(self) -> Unavailable:
+        """See Link. The kernel stays."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody sets it")
+
+    async def close(self) -> None:
+        """See Link."""
+        self._listening.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _listen(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(path))
+        sock.listen(128)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _spawn_device(uds: Path, cid: int, vhost: int, hybrid: int) -> Child:
+    """Start the vsock device, by path and without site: 17 ms instead of 37."""
+    program = Path(connect.__file__).with_name("__main__.py")
+    return Child.spawn(
+        [
+            *(sys.executable, "-I", "-S", program),
+            *("--socket-fd", str(vhost), "--uds-fd", str(hybrid), "--uds", uds),
+            *("--cid", str(cid)),
+        ],
+        name="the vsock device",
+        guard=binaries.guard(),
+        pass_fds=(vhost, hybrid),
+    )
