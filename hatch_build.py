@@ -73,9 +73,12 @@ def binaries(root: Path) -> list[Binary]:
         target = f"{arch}-linux-musl"
         built.append(Binary(f"agent-{arch}", target, agent_flags, agent))
         built.append(Binary(f"guard-{arch}", target, (*C_FLAGS, *STATIC), [vm / "guard.c"]))
-    script = vm / "probe.ld"
-    probe_flags = ("-nostdlib", "-static", "-Wl,-e,entry", f"-Wl,-T,{script}", "-Wl,--build-id=none", "-s")
-    built.append(Binary("probe-x86_64", "x86_64-freestanding-none", probe_flags, [vm / "probe.S", script]))
+        script = vm / f"probe-{arch}.ld"
+        linking = ("-Wl,-e,entry", f"-Wl,-T,{script}", "-Wl,-z,max-page-size=4096", "-Wl,--build-id=none")
+        probe = [vm / f"probe-{arch}.S", vm / "probe.h", script]
+        built.append(
+            Binary(f"probe-{arch}", f"{arch}-freestanding-none", ("-nostdlib", "-static", *linking, "-s"), probe)
+        )
     return built
 
 

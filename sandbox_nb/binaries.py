@@ -22,8 +22,8 @@ def guard() -> Path:
 
 
 def probe() -> Path:
-    """The kernel that proves KVM, for x86_64 only. Raises FailedPrecondition when it is not there."""
-    return _find("probe", "x86_64")
+    """The kernel that proves KVM on this host. Raises FailedPrecondition when it is not there."""
+    return _find("probe", platform.machine())
 
 
 def _find(name: str, arch: str) -> Path:

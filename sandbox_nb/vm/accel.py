@@ -2,8 +2,7 @@
 
 ``/dev/kvm`` may exist, open and answer, and still be unable to run a guest (nested and para-virtual hosts):
 QEMU aborts, or the guest hangs before its first message. So KVM is believed when the probe, a tiny kernel of
-ours that enters long mode, has run under it; the verdict is remembered for this boot of the host, this QEMU
-and this device.
+ours, has run under it; the verdict is remembered for this boot of the host, this QEMU and this device.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import grp
 import hashlib
 import json
 import os
+import platform
 import pwd
 import tempfile
 from dataclasses import asdict, dataclass
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sandbox_nb.errors import FailedPrecondition
 from sandbox_nb.vm import command
+from sandbox_nb.vm.architecture import X86_64, Architecture
 from sandbox_nb.vm.process import Child
 
 KVM = Path("/dev/kvm")
@@ -29,8 +30,8 @@ KVM = Path("/dev/kvm")
 PROBE_TIMEOUT = 1.8
 """Seconds. A probe that works takes 0.1; the promise is that a broken KVM costs at most 2, once."""
 
-PROBE_STATUS = 0x2A << 1 | 1
-"""What isa-debug-exit makes of the probe's magic byte. QEMU itself ends with 0, 1 or a signal."""
+PROOF = b"proven!\n"
+"""What the probe writes (probe.h). QEMU's own last words are others."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,28 @@ class Accelerator:
         return f"{self.name} ({self.reason}{'; ' + self.remedy if self.remedy else ''})"
 
 
-async def choose(requested: str, *, qemu: Path, probe: Path, guard: Path, cache: Path) -> Accelerator:
+async def choose(
+    requested: str, arch: Architecture = X86_64, *, qemu: Path, probe: Path, guard: Path, cache: Path
+) -> Accelerator:
     """Return the accelerator for ``requested`` (auto, kvm, tcg); verdicts are kept in the folder ``cache``.
+
+    ``probe`` is the host's; KVM runs no guest of another architecture.
 
     Raises FailedPrecondition when KVM was asked for by name and does not work.
     """
     if requested == "tcg":
         return Accelerator("tcg", "asked for")
-    verdict = access_verdict(KVM) or await _proven(qemu=qemu, probe=probe, guard=guard, cache=cache)
+    verdict = _foreign(arch) or access_verdict(KVM)
+    if verdict is None:
+        verdict = await _proven(arch, qemu=qemu, probe=probe, guard=guard, cache=cache)
     if requested == "kvm" and verdict.name != "kvm":
-        raise FailedPrecondition(f"accel='kvm' does not work here: {verdict.reason}. {verdict.remedy}")
+        raise FailedPrecondition(f"accel='kvm' does not work here: {verdict.reason}. {verdict.remedy}".strip())
     return verdict
+
+
+def _foreign(arch: Architecture) -> Accelerator | None:
+    host = platform.machine()
+    return None if arch.name == host else Accelerator("tcg", f"a guest of {arch.name} is emulated on {host}")
 
 
 def access_verdict(device: Path) -> Accelerator | None:
@@ -91,20 +103,20 @@ def _no_permission(device: Path) -> Accelerator:
     return Accelerator("tcg", f"no permission for {device}", join)
 
 
-async def _proven(*, qemu: Path, probe: Path, guard: Path, cache: Path) -> Accelerator:
+async def _proven(arch: Architecture, *, qemu: Path, probe: Path, guard: Path, cache: Path) -> Accelerator:
     record = cache / f"kvm-{_verdict_key(qemu)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Accelerator(**json.loads(record.read_text()))
-    verdict = await run_probe("kvm", qemu=qemu, probe=probe, guard=guard)
+    verdict = await run_probe("kvm", arch, qemu=qemu, probe=probe, guard=guard)
     # A cache that cannot be written costs the next start a probe, nothing more.
     with contextlib.suppress(OSError):
         _write_atomically(record, json.dumps(asdict(verdict)))
     return verdict
 
 
-async def run_probe(accel: str, *, qemu: Path, probe: Path, guard: Path) -> Accelerator:
+async def run_probe(accel: str, arch: Architecture, *, qemu: Path, probe: Path, guard: Path) -> Accelerator:
     """Run guest code under ``accel`` and say whether it ran."""
-    child = Child.spawn(command.probe_argv(qemu, accel, probe), name="accelerator probe", guard=guard)
+    child = Child.spawn(command.probe_argv(arch, qemu, accel, probe), name="accelerator probe", guard=guard)
     try:
         async with asyncio.timeout(PROBE_TIMEOUT):
             status = await child.wait()
@@ -113,7 +125,7 @@ async def run_probe(accel: str, *, qemu: Path, probe: Path, guard: Path) -> Acce
     finally:
         child.kill()
         await child.wait()
-    if status == PROBE_STATUS:
+    if PROOF in bytes(child.log):
         return Accelerator(accel, "proven by running guest code")
     return _broken(accel, child.log.tail(1) or f"QEMU ended with status {status}")
 
@@ -122,10 +134,10 @@ def _broken(accel: str, detail: str) -> Accelerator:
     return Accelerator("tcg", f"/dev/{accel} is there but cannot run a guest", detail=detail)
 
 
-def processor_flags() -> str:
-    """What the host's processor can do: a machine saved under KVM fits no other."""
+def processor_flags() -> list[str]:
+    """What the host's processor is and can do: a machine saved under KVM fits no other."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("flags")), "")
+    return sorted({line for line in lines if line.startswith(("flags", "Features", "CPU "))})
 
 
 def _verdict_key(qemu: Path) -> str:

@@ -6,8 +6,11 @@ processors, memory and image have the same command line but for the numbers of i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from sandbox_nb.vm.architecture import X86_64, Architecture
 
 ROOT_PORTS = 16
 """PCIe root ports, each a place for one device. They must be there from boot; 30 cost 0.35 s more of it."""
@@ -28,14 +31,6 @@ def rpc_port(cid: int) -> int:
 WAITING = b"waiting for the host"
 """What the agent says on the console when it is up and there is no device to call through yet."""
 
-# quiet…audit=0 leave out what Debian's kernel does at boot and a sandbox has no use for. panic=-1 with QEMU's
-# -no-reboot turns a guest panic into the end of QEMU, at once.
-# init_on_alloc=0: Debian's kernel zeroes what it allocates, which costs a third of what a guest can send.
-_KERNEL_PARAMETERS = (
-    "console=ttyS0 quiet loglevel=1 panic=-1 nokaslr mitigations=off no_timer_check random.trust_cpu=on "
-    "cryptomgr.notests audit=0 8250.nr_uarts=1 tsc=reliable init_on_alloc=0"
-)
-
 
 @dataclass(frozen=True)
 class Spec:
@@ -48,6 +43,7 @@ class Spec:
     kernel: Path
     initrd: Path
     preload: bool = False
+    arch: Architecture = X86_64
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Fds:
 def kernel_command_line(spec: Spec) -> str:
     """What the guest's kernel is told; behind ``--`` stand the agent's own flags."""
     agent = f"-vsock-rpc-port={RPC_PORT} -vsock-stream-port={STREAM_PORT} -vsock-cid={GUEST_CID}"
-    return f"{_KERNEL_PARAMETERS} -- {agent}{' -preload' if spec.preload else ''}"
+    return f"{spec.arch.kernel_parameters} -- {agent}{' -preload' if spec.preload else ''}"
 
 
 def argv(spec: Spec, fds: Fds, *, incoming: bool = False) -> list[str]:
@@ -84,34 +80,32 @@ def argv(spec: Spec, fds: Fds, *, incoming: bool = False) -> list[str]:
         *("-chardev", f"socket,id=qmp,fd={fds.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=console,fd={fds.console}", "-serial", "chardev:console"),
         *_root_ports(),
-        # A new id with every restore: the guest's kernel reseeds its random numbers before anything else runs.
-        *("-device", "vmgenid,guid=auto"),
+        *_devices(spec.arch.devices),
         *("-kernel", str(spec.kernel), "-initrd", str(spec.initrd)),
         *("-append", kernel_command_line(spec)),
         *(["-incoming", "defer"] if incoming else []),
     ]
 
 
-def probe_argv(qemu: Path, accel: str, probe: Path) -> list[str]:
-    """QEMU's command line that runs the probe and ends with a status only the probe can give."""
+def probe_argv(arch: Architecture, qemu: Path, accel: str, probe: Path) -> list[str]:
+    """QEMU's command line that runs the probe, which writes to the standard output and ends QEMU."""
     return [
         str(qemu),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "32M"),
-        *("-machine", f"q35,accel={accel},usb=off,sata=off,smbus=off", "-cpu", _cpu_model(accel)),
-        *("-device", "isa-debug-exit,iobase=0x501,iosize=1", "-kernel", str(probe)),
+        *("-machine", f"{arch.machine},accel={accel}", "-cpu", arch.cpu[accel], "-serial", "stdio"),
+        *_devices(arch.probe_devices),
+        *("-kernel", str(probe)),
     ]
 
 
 def _processor(spec: Spec) -> list[str]:
     accel = ["-accel", "tcg,thread=multi"] if spec.accel == "tcg" else ["-accel", spec.accel]
-    machine = ["-machine", "q35,memory-backend=ram,usb=off,vmport=off,smbus=off,sata=off,hpet=off"]
-    return [*accel, *machine, "-cpu", _cpu_model(spec.accel), "-smp", str(spec.cpu)]
+    machine = ["-machine", f"{spec.arch.machine},memory-backend=ram"]
+    return [*accel, *machine, "-cpu", spec.arch.cpu[spec.accel], "-smp", str(spec.cpu)]
 
 
-def _cpu_model(accel: str) -> str:
-    # Emulating page walks of five levels, not four, costs a tenth of a boot (1.86 s, not 1.68) and of each exec.
-    # `rep movsb` is emulated byte by byte: a guest told that it is fast (ERMS, FSRM) copies three times as slowly.
-    return "host" if accel == "kvm" else "max,la57=off,erms=off,fsrm=off"
+def _devices(devices: Iterable[str]) -> list[str]:
+    return [word for device in devices for word in ("-device", device)]
 
 
 def _root_ports() -> list[str]:
@@ -120,5 +114,5 @@ def _root_ports() -> list[str]:
     for index in range(ROOT_PORTS):
         slot, function = 0x10 + index // 8, index % 8
         port = f"pcie-root-port,id=port{index},bus=pcie.0,chassis={index + 1},addr={slot:#x}.{function}"
-        ports += ["-device", port + (",multifunction=on" if function == 0 else "")]
-    return ports
+        ports.append(port + (",multifunction=on" if function == 0 else ""))
+    return _devices(ports)

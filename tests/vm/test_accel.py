@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sandbox_nb import binaries
 from sandbox_nb.errors import FailedPrecondition
 from sandbox_nb.vm import accel
 from sandbox_nb.vm.accel import Accelerator
+from sandbox_nb.vm.architecture import AARCH64, X86_64
 
 
 @pytest.fixture
@@ -66,17 +68,35 @@ def test_a_device_that_opens_needs_proof(tmp_path):
     assert accel.access_verdict(device) is None
 
 
-async def test_the_probe_passes_where_guest_code_runs(parts):
+@pytest.mark.parametrize("arch", [X86_64, AARCH64], ids=lambda arch: arch.name)
+async def test_the_probe_passes_where_guest_code_runs(arch):
     """Under emulation guest code always runs, so this proves the probe, and with it the proof."""
-    del parts["cache"]
-    assert (await accel.run_probe("tcg", **parts)).reason == "proven by running guest code"
+    qemu = shutil.which(arch.qemu)
+    if qemu is None:
+        pytest.skip(f"{arch.qemu} is not installed")
+    probe = binaries.FOLDER / f"probe-{arch.name}"
+    verdict = await accel.run_probe("tcg", arch, qemu=Path(qemu), probe=probe, guard=binaries.guard())
+    assert (verdict.reason, verdict.detail) == ("proven by running guest code", "")
+
+
+@pytest.mark.parametrize("requested", ["auto", "kvm"])
+async def test_a_guest_of_another_architecture_is_emulated_and_nothing_is_probed(parts, monkeypatch, requested):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(accel, "KVM", Path("/dev/null"))
+    monkeypatch.setattr(accel, "run_probe", lambda *_, **__: pytest.fail("the probe was run"))
+    said = "a guest of aarch64 is emulated on x86_64"
+    if requested == "kvm":
+        with pytest.raises(FailedPrecondition, match=f"accel='kvm' does not work here: {said}"):
+            await accel.choose(requested, AARCH64, **parts)
+    else:
+        assert await accel.choose(requested, AARCH64, **parts) == Accelerator("tcg", said)
 
 
 async def test_a_device_that_runs_no_guest_is_found_out(parts, tmp_path):
     del parts["cache"]
     not_a_kernel = tmp_path / "probe"
     not_a_kernel.write_bytes(b"\x7fELF" + bytes(60))
-    verdict = await accel.run_probe("tcg", **{**parts, "probe": not_a_kernel})
+    verdict = await accel.run_probe("tcg", X86_64, **{**parts, "probe": not_a_kernel})
     assert verdict.name == "tcg"
     assert "cannot run a guest" in verdict.reason
 
@@ -84,49 +104,49 @@ async def test_a_device_that_runs_no_guest_is_found_out(parts, tmp_path):
 async def test_a_probe_that_hangs_is_given_up(parts, monkeypatch):
     del parts["cache"]
     monkeypatch.setattr(accel, "PROBE_TIMEOUT", 0.001)
-    verdict = await accel.run_probe("tcg", **parts)
+    verdict = await accel.run_probe("tcg", X86_64, **parts)
     assert "did not run within" in verdict.detail
 
 
 async def test_a_verdict_is_remembered(parts, monkeypatch):
     runs = []
 
-    async def probe(name, **keywords):
+    async def probe(name, arch, **keywords):
         runs.append(name)
         return Accelerator("tcg", "broken", "none")
 
     monkeypatch.setattr(accel, "KVM", Path("/dev/null"))
     monkeypatch.setattr(accel, "run_probe", probe)
-    first = await accel.choose("auto", **parts)
-    assert await accel.choose("auto", **parts) == first == Accelerator("tcg", "broken", "none")
+    first = await accel.choose("auto", X86_64, **parts)
+    assert await accel.choose("auto", X86_64, **parts) == first == Accelerator("tcg", "broken", "none")
     assert runs == ["kvm"]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"nme": "kvm"}', '"kvm"'])
 async def test_a_torn_memory_of_a_verdict_is_not_trusted(parts, monkeypatch, content):
-    async def probe(name, **keywords):
+    async def probe(name, arch, **keywords):
         return Accelerator("kvm", "proven")
 
     monkeypatch.setattr(accel, "KVM", Path("/dev/null"))
     monkeypatch.setattr(accel, "run_probe", probe)
-    await accel.choose("auto", **parts)
+    await accel.choose("auto", X86_64, **parts)
     (record,) = parts["cache"].iterdir()
     record.write_text(content)
-    assert (await accel.choose("auto", **parts)).reason == "proven"
+    assert (await accel.choose("auto", X86_64, **parts)).reason == "proven"
 
 
 async def test_tcg_by_name_asks_nobody(parts):
-    assert (await accel.choose("tcg", **{**parts, "qemu": Path("/nowhere")})).name == "tcg"
+    assert (await accel.choose("tcg", X86_64, **{**parts, "qemu": Path("/nowhere")})).name == "tcg"
 
 
 async def test_kvm_by_name_is_refused_with_the_reason_where_it_is_not(parts, monkeypatch):
     monkeypatch.setattr(accel, "KVM", Path("/nowhere/kvm"))
     with pytest.raises(FailedPrecondition, match="missing"):
-        await accel.choose("kvm", **parts)
+        await accel.choose("kvm", X86_64, **parts)
 
 
 @pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be opened here")
 async def test_the_real_device_gets_a_verdict_with_its_reason(parts):
-    verdict = await accel.choose("auto", **parts)
+    verdict = await accel.choose("auto", X86_64, **parts)
     assert verdict.name in ("kvm", "tcg")
     assert verdict.reason

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_nb.vm import command
+from sandbox_nb.errors import InvalidArgument
+from sandbox_nb.vm import architecture, command
+from sandbox_nb.vm.architecture import AARCH64, X86_64
 from sandbox_nb.vm.command import Fds, Spec
 
 SPEC = Spec(Path("/usr/bin/qemu-system-x86_64"), "tcg", 1, 256, Path("/i/vmlinux"), Path("/i/initrd"))
@@ -68,15 +70,33 @@ def test_only_descriptor_numbers_differ_between_two_machines_of_a_kind():
     ]
 
 
+@pytest.mark.parametrize("arch", [X86_64, AARCH64], ids=lambda arch: arch.name)
 @pytest.mark.parametrize("cpu", [1, 4, 255])
-def test_qemu_accepts_the_machine(cpu, tmp_path):
+def test_qemu_accepts_the_machine(cpu, arch, tmp_path):
     """QEMU itself parses the line and builds the machine; only what needs a guest is left out."""
-    argv = command.argv(replace(SPEC, qemu=Path(shutil.which("qemu-system-x86_64")), cpu=cpu), FDS)
+    qemu = shutil.which(arch.qemu)
+    if qemu is None:
+        pytest.skip(f"{arch.qemu} is not installed")
+    argv = command.argv(replace(SPEC, arch=arch, qemu=Path(qemu), cpu=cpu), FDS)
     kept = []
     for flag, value in zip(argv[1:], [*argv[2:], ""], strict=True):
         if flag in ("-accel", "-machine", "-cpu", "-smp", "-m", "-device"):
-            kept += [flag, value]
-    kept = [word.replace("memory-backend=ram,", "") for word in kept]
+            kept += [flag, value.replace(",memory-backend=ram", "")]
     ram = ["-nodefaults", "-display", "none", "-S", "-monitor", "stdio"]
     done = subprocess.run([argv[0], *kept, *ram], input="quit\n", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("arch", "console"), [(X86_64, "ttyS0"), (AARCH64, "ttyAMA0")])
+def test_the_kernel_is_told_of_the_console_its_machine_has(arch, console):
+    assert command.kernel_command_line(replace(SPEC, arch=arch)).startswith(f"console={console} ")
+
+
+def test_only_a_machine_with_acpi_has_a_generation_id():
+    assert "vmgenid,guid=auto" in values(command.argv(SPEC, FDS), "-device")
+    assert "vmgenid" not in " ".join(command.argv(replace(SPEC, arch=AARCH64), FDS))
+
+
+def test_an_unknown_architecture_is_refused_with_those_there_are():
+    with pytest.raises(InvalidArgument, match="arch='sparc': machines are of x86_64 or aarch64"):
+        architecture.named("sparc")

@@ -14,7 +14,7 @@ from sandbox_nb import binaries
 from sandbox_nb.errors import FailedPrecondition
 
 ROOT = Path(__file__).parents[3]
-NAMES = ["agent-aarch64", "agent-x86_64", "guard-aarch64", "guard-x86_64", "probe-x86_64"]
+NAMES = ["agent-aarch64", "agent-x86_64", "guard-aarch64", "guard-x86_64", "probe-aarch64", "probe-x86_64"]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,9 @@ def checkout(tmp_path, monkeypatch):
     (agent / "main.c").write_text('#include "log.h"\nint main(void) { return 0; }\n')
     (agent / "log.h").write_text("/* empty */\n")
     vm.mkdir()
-    for name in ("guard.c", "probe.S", "probe.ld"):
-        shutil.copy(ROOT / "sandbox_nb/vm" / name, vm)
+    for source in (ROOT / "sandbox_nb/vm").glob("*.*"):
+        if source.name.startswith(("guard.", "probe")):
+            shutil.copy(source, vm)
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def test_only_what_has_changed_is_built_again(hook, checkout):
     assert hook.build(checkout, out) == []
     append(checkout / "sandbox_nb/guest/agent/log.h", "\n/* changed */\n")
     assert sorted(hook.build(checkout, out)) == ["agent-aarch64", "agent-x86_64"]
-    append(checkout / "sandbox_nb/vm/probe.ld", "/* changed */\n")
+    append(checkout / "sandbox_nb/vm/probe-x86_64.ld", "/* changed */\n")
     assert hook.build(checkout, out) == ["probe-x86_64"]
     (out / "guard-x86_64").unlink()
     assert hook.build(checkout, out) == ["guard-x86_64"]
