@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -85,6 +86,7 @@ def _add_image_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="build an image")
     build.add_argument("image", nargs="?", default="base", metavar="NAME", help="base or python")
+    build.add_argument("--arch", default=platform.machine(), metavar="ARCH", help="x86_64 or aarch64")
     for flag, what in (("kernel", "FILE"), ("modules", "DIR"), ("busybox", "FILE"), ("rootfs", "PATH")):
         build.add_argument(f"--{flag}", metavar=what, help=f"{flag} to use instead of the packages'")
     build.set_defaults(act=_image_build)
@@ -205,7 +207,8 @@ def _image_build(arguments: argparse.Namespace) -> int:
     from sandbox_nb.guest import image
 
     parts = {name: getattr(arguments, name) for name in ("kernel", "modules", "busybox", "rootfs")}
-    built = image.build(arguments.image, agent=binaries.agent("x86_64"), progress=ShowProgress(), **parts)
+    arch = arguments.arch
+    built = image.build(arguments.image, arch=arch, agent=binaries.agent(arch), progress=ShowProgress(), **parts)
     print(built.folder)
     return 0
 

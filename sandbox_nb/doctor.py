@@ -13,7 +13,7 @@ from sandbox_nb import __version__, binaries, rundir
 from sandbox_nb.blocking import run_blocking
 from sandbox_nb.errors import SandboxError
 from sandbox_nb.guest import image
-from sandbox_nb.host import choose_accelerator, find_qemu
+from sandbox_nb.host import choose_accelerator, find_qemu, guest_architecture
 from sandbox_nb.options import Options
 from sandbox_nb.vm.machine import MIN_QEMU
 
@@ -41,7 +41,7 @@ def _software() -> Finding:
 
 def _binaries() -> Finding:
     try:
-        found = [binaries.agent("x86_64"), binaries.guard(), binaries.probe()]
+        found = [binaries.agent(platform.machine()), binaries.guard(), binaries.probe()]
     except SandboxError as error:
         return Finding("agent", "bad", str(error))
     return Finding("agent", "ok", ", ".join(path.name for path in found))
@@ -49,14 +49,15 @@ def _binaries() -> Finding:
 
 def _qemu() -> Finding:
     try:
-        path = find_qemu()
+        arch = guest_architecture(Options())
+        path = find_qemu(arch)
     except SandboxError as error:
         detail, _, remedy = str(error).partition(": ")
         return Finding("QEMU", "bad", detail, remedy)
     said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     version = re.search(r"version (\d+)\.(\d+)\S*", said)
     if version is None:
-        return Finding("QEMU", "bad", f"{path} does not say its version", "reinstall qemu-system-x86")
+        return Finding("QEMU", "bad", f"{path} does not say its version", f"reinstall {arch.package}")
     if (int(version[1]), int(version[2])) < MIN_QEMU:
         needed = ".".join(map(str, MIN_QEMU))
         return Finding("QEMU", "bad", f"{path} is {version[1]}.{version[2]}", f"{needed} or newer is needed")
@@ -77,7 +78,9 @@ def _accelerator() -> Finding:
 def _image() -> Finding:
     images = image.list_images()
     if images:
-        return Finding("guest image", "ok", ", ".join(f"{found.name} ({found.release})" for found in images))
+        return Finding(
+            "guest image", "ok", ", ".join(f"{found.name} ({found.arch}, {found.release})" for found in images)
+        )
     if shutil.which("apt-get"):
         return Finding("guest image", "note", "none yet; the first start builds it", "sandbox-nb image build")
     remedy = "sandbox-nb image build --kernel FILE --modules DIR --busybox FILE"

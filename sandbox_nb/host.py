@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import shutil
 import threading
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from sandbox_nb.errors import InvalidArgument, NotFound
 from sandbox_nb.guest import image
 from sandbox_nb.guest.image import Image
 from sandbox_nb.options import Options
-from sandbox_nb.vm import accel
+from sandbox_nb.vm import accel, architecture
 from sandbox_nb.vm.accel import Accelerator
+from sandbox_nb.vm.architecture import Architecture
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of how much, in units of the stage's own."""
@@ -33,21 +35,31 @@ def templates_dir() -> Path:
     return cache_dir() / "templates"
 
 
-def find_qemu() -> Path:
-    """The QEMU for this host's architecture. Raises NotFound with what to install."""
-    name = "qemu-system-x86_64"
-    path = shutil.which(name)
+def guest_architecture(options: Options) -> Architecture:
+    """The guest's architecture. Raises InvalidArgument when it is the host's and there are no guests of it."""
+    return architecture.named(platform.machine() if options.arch == "host" else options.arch)
+
+
+def find_qemu(arch: Architecture) -> Path:
+    """The QEMU for guests of this architecture. Raises NotFound with what to install."""
+    path = shutil.which(arch.qemu)
     if path is None:
         raise NotFound(
-            f"{name} is not installed: sudo apt-get install qemu-system-x86 (or see: sandbox-nb doctor)"
+            f"{arch.qemu} is not installed: sudo apt-get install {arch.package} (or see: sandbox-nb doctor)"
         )
     return Path(path)
 
 
 async def choose_accelerator(options: Options) -> Accelerator:
     """Decide what the machine runs on. Raises FailedPrecondition when what was asked for does not work."""
+    arch = guest_architecture(options)
     return await accel.choose(
-        options.accel, qemu=find_qemu(), probe=binaries.probe(), guard=binaries.guard(), cache=cache_dir()
+        options.accel,
+        arch,
+        qemu=find_qemu(arch),
+        probe=binaries.probe(),
+        guard=binaries.guard(),
+        cache=cache_dir(),
     )
 
 
@@ -61,10 +73,13 @@ async def ensure_image(options: Options, progress: Progress | None = None) -> Im
         if progress is not None:
             progress(stage, done, total)
 
+    arch = guest_architecture(options).name
+
     def ensure() -> Image:
         return image.ensure(
             options.image,
-            agent=binaries.agent("x86_64"),
+            arch=arch,
+            agent=binaries.agent(arch),
             kernel=options.kernel,
             modules=options.modules,
             busybox=options.busybox,

@@ -136,6 +136,7 @@ class _Plan:
             "sandbox_nb": __version__,
             "machine": {
                 "image": self.image.name,
+                "arch": self.spec.arch.name,
                 "accel": self.spec.accel,
                 "cpu": self.spec.cpu,
                 "memory": self.spec.memory,
@@ -198,11 +199,13 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
 
 async def _plan(options: Options, progress: Progress | None) -> _Plan:
     """Find QEMU, the image, the accelerator and what carries vsock."""
-    qemu = host.find_qemu()
+    arch = host.guest_architecture(options)
+    qemu = host.find_qemu(arch)
     transport = link.choose(options.transport)
     found = await host.ensure_image(options, progress)
     accelerator = await host.choose_accelerator(options)
     spec = command.Spec(
+        arch=arch,
         qemu=qemu,
         accel=accelerator.name,
         cpu=options.cpu_count,

@@ -79,6 +79,11 @@ class Options:
     cpu: int | None = _option(None, "virtual processors, 1 to 255; goes with --memory", metavar="N", alias="cpus")
     memory: int | None = _option(None, "memory in MiB; goes with --cpu", metavar="MIB")
     image: str = _option("base", "guest image: base (busybox) or python", metavar="NAME")
+    arch: str = _option(
+        "host",
+        "architecture of the guest: the host's, or another one, emulated",
+        choices=("host", "x86_64", "aarch64"),
+    )
     accel: str = _option(
         "auto", "accelerator: auto proves KVM and falls back to emulation", choices=("auto", "kvm", "tcg")
     )

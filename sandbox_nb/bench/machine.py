@@ -120,6 +120,7 @@ def _milliseconds(action: Callable[[], Any]) -> float:
 def _bare_spec() -> Iterator[Spec]:
     """The machine a plain ``start()`` makes, with an init that does nothing."""
     options = Options()
+    arch = host.guest_architecture(options)
     image = run_blocking(host.ensure_image(options))
     accelerator = run_blocking(host.choose_accelerator(options))
     with tempfile.NamedTemporaryFile(prefix="sandbox_nb-bench-") as initrd:
@@ -128,7 +129,8 @@ def _bare_spec() -> Iterator[Spec]:
         initrd.write(cpio.archive([tree.file("init", _do_nothing(), mode=0o755)]))
         initrd.flush()
         yield Spec(
-            qemu=host.find_qemu(),
+            arch=arch,
+            qemu=host.find_qemu(arch),
             accel=accelerator.name,
             cpu=options.cpu_count,
             memory=options.memory_mib,

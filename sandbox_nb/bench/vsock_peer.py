@@ -185,7 +185,8 @@ class Machine:
         self._console.setblocking(False)
         ram = os.memfd_create("ram")
         os.ftruncate(ram, MEMORY << 20)
-        spec = command.Spec(host.find_qemu(), accelerator.name, 1, MEMORY, found.kernel, found.initrd)
+        arch = host.guest_architecture(Options())
+        spec = command.Spec(arch, host.find_qemu(arch), accelerator.name, 1, MEMORY, found.kernel, found.initrd)
         fds = command.Fds(ram=ram, qmp=qmp.fileno(), console=console.fileno())
         argv = [word for word in command.argv(spec, fds) if word not in ("-S", "-no-reboot")]
         argv[argv.index("-append") + 1] += f" {append}"

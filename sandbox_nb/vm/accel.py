@@ -22,7 +22,7 @@ from pathlib import Path
 
 from sandbox_nb.errors import FailedPrecondition
 from sandbox_nb.vm import command
-from sandbox_nb.vm.architecture import X86_64, Architecture
+from sandbox_nb.vm.architecture import Architecture
 from sandbox_nb.vm.process import Child
 
 KVM = Path("/dev/kvm")
@@ -51,7 +51,7 @@ class Accelerator:
 
 
 async def choose(
-    requested: str, arch: Architecture = X86_64, *, qemu: Path, probe: Path, guard: Path, cache: Path
+    requested: str, arch: Architecture, *, qemu: Path, probe: Path, guard: Path, cache: Path
 ) -> Accelerator:
     """Return the accelerator for ``requested`` (auto, kvm, tcg); verdicts are kept in the folder ``cache``.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox_nb.vm.architecture import X86_64, Architecture
+from sandbox_nb.vm.architecture import Architecture
 
 ROOT_PORTS = 16
 """PCIe root ports, each a place for one device. They must be there from boot; 30 cost 0.35 s more of it."""
@@ -36,6 +36,7 @@ WAITING = b"waiting for the host"
 class Spec:
     """What a machine is made of. ``memory`` in MiB; ``preload``: every module is loaded before the agent waits."""
 
+    arch: Architecture
     qemu: Path
     accel: str
     cpu: int
@@ -43,7 +44,6 @@ class Spec:
     kernel: Path
     initrd: Path
     preload: bool = False
-    arch: Architecture = X86_64
 
 
 @dataclass(frozen=True)

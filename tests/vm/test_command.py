@@ -14,7 +14,7 @@ from sandbox_nb.vm import architecture, command
 from sandbox_nb.vm.architecture import AARCH64, X86_64
 from sandbox_nb.vm.command import Fds, Spec
 
-SPEC = Spec(Path("/usr/bin/qemu-system-x86_64"), "tcg", 1, 256, Path("/i/vmlinux"), Path("/i/initrd"))
+SPEC = Spec(X86_64, Path("/usr/bin/qemu-system-x86_64"), "tcg", 1, 256, Path("/i/vmlinux"), Path("/i/initrd"))
 FDS = Fds(ram=7, qmp=8, console=9)
 
 
