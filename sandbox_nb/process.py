@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
-import functools
 import os
 import secrets
 import shlex
@@ -15,8 +14,8 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import TypedDict, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar
 
 from sandbox_nb import streams
 from sandbox_nb.errors import (
@@ -39,10 +38,11 @@ from sandbox_nb.guest.proto.process_pb2 import (
 )
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
 
-__all__ = ["DEVNULL", "PIPE", "AsyncProcess", "Completed"]
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "AsyncProcess", "Completed"]
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
+STDOUT = subprocess.STDOUT
 
 KILL_TIMEOUT = 5.0
 """Seconds a guest gets to answer that a process was killed. One that is frozen never does."""
@@ -50,8 +50,12 @@ KILL_TIMEOUT = 5.0
 Command = str | Sequence[str | bytes]
 """A str is for the guest's shell (``sh -c``), a list is argv."""
 
-Sink = Callable[[int, bytes], None]
-"""Takes output as it comes: the file descriptor (1 or 2) and what was written to it."""
+Sink = Callable[[int, bytes], Awaitable[None] | None]
+"""Takes output as it comes: the file descriptor (1 or 2) and what was written to it.
+
+What it returns, unless None, is awaited before more is read of that descriptor, so a slow taker slows the command
+instead of filling memory.
+"""
 
 Output = TypeVar("Output")
 
@@ -61,6 +65,8 @@ class RunKeywords(TypedDict, total=False):
 
     input: str | bytes | None
     stream: bool | Sink
+    capture_output: bool
+    stderr: int
     check: bool
     timeout: float | None
     env: Mapping[str, str] | None
@@ -93,8 +99,8 @@ class Echo:
 class Completed(subprocess.CompletedProcess[Output]):
     """How a command ended: ``args``, ``returncode``, ``stdout``, ``stderr``, as in ``subprocess``.
 
-    ``returncode`` is negative when a signal ended it; ``out_of_memory`` says that the guest's kernel did, for
-    want of memory.
+    What was not captured, or went with the other (``stderr=STDOUT``), is None. ``returncode`` is negative when a
+    signal ended it; ``out_of_memory`` says that the guest's kernel did, for want of memory.
     """
 
     def __init__(
@@ -113,37 +119,97 @@ class Completed(subprocess.CompletedProcess[Output]):
 class Start:
     """What is to be started. ``stdin``, ``stdout`` and ``stderr`` are PIPE, DEVNULL or the id of a stream.
 
-    ``tty`` is the size of its terminal, (rows, columns), or None for none.
+    ``stderr`` may be STDOUT too. ``tty`` is the size of its terminal, (rows, columns), or None for none.
     """
 
     command: Command
-    env: Mapping[str, str] = field(default_factory=dict)
-    cwd: str = ""
+    env: Mapping[str, str] | None = None
+    cwd: str | os.PathLike[str] = ""
     user: str = ""
     stdin: int | str = PIPE
     stdout: int | str = PIPE
     stderr: int | str = PIPE
     tty: tuple[int, int] | None = None
 
-    def argv(self) -> list[bytes]:
-        """The arguments as bytes. Raises InvalidArgument when there are none, or one holds a NUL byte."""
+    def request(self, identity: str) -> StartRequest:
+        """The call that starts it, but for the streams. Raises InvalidArgument for what cannot be meant."""
+        if not isinstance(self.user, str):
+            raise InvalidArgument(f"user={self.user!r}: the name of a user is needed")
+        request = StartRequest(
+            id=identity,
+            args=self._argv(),
+            env=self._environment(),
+            cwd=guest_bytes("cwd", self.cwd),
+            user=guest_bytes("user", self.user, errors="strict").decode(),
+        )
+        if self.tty is not None:
+            if not isinstance(self.tty, tuple) or len(self.tty) != 2:
+                raise InvalidArgument(f"tty={self.tty!r}: (rows, columns) are needed")
+            request.tty.CopyFrom(_window(*self.tty))
+        return request
+
+    def _argv(self) -> list[bytes]:
         command = self.command
         if isinstance(command, str):
-            arguments = [b"sh", b"-c", os.fsencode(command)]
-        elif isinstance(command, Sequence) and not isinstance(command, (bytes, bytearray)):
-            arguments = [os.fsencode(part) for part in command]
-        else:
+            return [b"sh", b"-c", guest_bytes("command", command)]
+        if not isinstance(command, Sequence) or isinstance(command, (bytes, bytearray, memoryview)):
             raise InvalidArgument(f"the command {command!r} is neither text nor a list")
-        if not arguments or any(b"\0" in argument for argument in arguments):
-            raise InvalidArgument(f"the command {command!r} is empty or holds a NUL byte")
-        return arguments
+        if not command:
+            raise InvalidArgument("the command is an empty list")
+        return [guest_bytes(f"command[{index}]", part) for index, part in enumerate(command)]
 
-    def environment(self) -> list[bytes]:
-        """The environment as KEY=VALUE. Raises InvalidArgument for a name or value that cannot be one."""
-        for name, value in self.env.items():
-            if not name or "=" in name or "\0" in name + str(value):
+    def _environment(self) -> list[bytes]:
+        env = {} if self.env is None else self.env
+        if not isinstance(env, Mapping):
+            raise InvalidArgument(f"env={env!r}: a mapping of names to values is needed")
+        for name, value in env.items():
+            if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name:
                 raise InvalidArgument(f"env has {name!r}={value!r}, which cannot be a variable")
-        return [os.fsencode(f"{name}={value}") for name, value in self.env.items()]
+        return [guest_bytes("env", f"{name}={value}") for name, value in env.items()]
+
+
+def guest_bytes(what: str, value: Any, *, errors: str = "surrogateescape") -> bytes:
+    """Text, bytes or a path as the guest gets it, UTF-8.
+
+    ``errors`` says whether characters that stand for undecodable bytes may be in it. Raises InvalidArgument, which
+    calls it ``what``, for any other value and for a NUL byte.
+    """
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise InvalidArgument(f"{what}={value!r}: text is needed")
+    path = os.fspath(value)
+    try:
+        encoded = path.encode(errors=errors) if isinstance(path, str) else path
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{what}={value!r} cannot be UTF-8: {error.reason}") from None
+    if b"\0" in encoded:
+        raise InvalidArgument(f"{what}={value!r} holds a NUL byte")
+    return encoded
+
+
+def guest_data(what: str, value: Any) -> bytes:
+    """Text, as UTF-8, or bytes. Raises InvalidArgument, which calls it ``what``, for anything else."""
+    if isinstance(value, str):
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"{what} cannot be UTF-8: {error.reason} at {error.start}; pass bytes") from None
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise InvalidArgument(f"{what}={value!r}: text or bytes are needed")
+    return bytes(value)
+
+
+def checked_timeout(seconds: object) -> float | None:
+    """Seconds, or None for no limit. Raises InvalidArgument for anything else."""
+    if seconds is None or (isinstance(seconds, (int, float)) and not isinstance(seconds, bool)):
+        return seconds
+    raise InvalidArgument(f"timeout={seconds!r}: seconds, or None, are needed")
+
+
+def _window(rows: object, columns: object) -> WindowSize:
+    for name, size in (("rows", rows), ("columns", columns)):
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= 0xFFFF:
+            raise InvalidArgument(f"{name}={size!r}: a whole number from 0 to 65535 is needed")
+    return WindowSize(rows=rows, columns=columns)  # type: ignore[arg-type]
 
 
 class RawProcess:
@@ -172,15 +238,7 @@ class RawProcess:
         Later calls are made within ``explained()``, which says why when the machine is gone.
         """
         process = cls(service, start, f"p-{secrets.token_hex(8)}", explained)
-        request = StartRequest(
-            id=process.id,
-            args=start.argv(),
-            env=start.environment(),
-            cwd=os.fsencode(start.cwd),
-            user=start.user,
-        )
-        if start.tty is not None:
-            request.tty.CopyFrom(WindowSize(rows=start.tty[0], columns=start.tty[1]))
+        request = start.request(process.id)
         try:
             await process._open_pipes(request, start, open_stream)
             process.pid = await process._start(request)
@@ -222,6 +280,8 @@ class RawProcess:
         ):
             if isinstance(value, str):
                 setattr(request, name, streams.name(value))
+            elif value == STDOUT and number == 2:
+                continue
             elif value == PIPE and not (start.tty and number != 1):
                 wanted[number] = f"{self.id}-{number}"
                 setattr(request, name, streams.name(wanted[number]))
@@ -229,6 +289,8 @@ class RawProcess:
                 raise InvalidArgument(f"{name}={value!r}: PIPE, DEVNULL or the id of a stream is needed")
         if start.tty is not None:
             request.stdin, request.stderr = request.stdout, ""
+        elif start.stderr == STDOUT:
+            request.stderr = request.stdout
 
         async def open_one(number: int, identity: str) -> None:
             # Kept the moment it is open, so that whoever is cancelled meanwhile closes it.
@@ -267,6 +329,8 @@ class RawProcess:
 
     async def send_signal(self, number: int, *, whole_group: bool = False) -> None:
         """Send a signal to it, or to every process it started. Raises NotFound when it is gone."""
+        if not isinstance(number, int) or not 1 <= number <= 64:
+            raise InvalidArgument(f"signal {number!r}: a number from 1 to 64 is needed")
         async with self._explained():
             await self._service.kill(KillRequest(id=self.id, signal=number, all=whole_group))
 
@@ -279,7 +343,7 @@ class RawProcess:
 
     async def resize(self, rows: int, columns: int) -> None:
         """Tell its terminal a new size."""
-        size = WindowSize(rows=rows, columns=columns)
+        size = _window(rows, columns)
         async with self._explained():
             await self._service.resize_pty(ResizePtyRequest(id=self.id, size=size))
 
@@ -378,14 +442,29 @@ class AsyncProcess:
 
 
 async def communicate(
-    raw: RawProcess, *, data: bytes = b"", sink: Sink | None = None, timeout: float | None = None
+    raw: RawProcess,
+    *,
+    data: bytes = b"",
+    sink: Sink | None = None,
+    keep: bool = True,
+    timeout: float | None = None,
 ) -> tuple[bytes, bytes]:
     """Feed ``data`` to a process, collect its output, wait for its end; return (stdout, stderr).
 
+    Output goes to ``sink`` as it comes, and is only collected when it is to ``keep``.
     When time is up or the caller is cancelled, the process and all it started are killed first. Raises
     ProcessTimedOut with the output so far.
     """
     collected = {1: bytearray(), 2: bytearray()}
+
+    def taker(number: int) -> streams.Taker:
+        def take(data: bytes) -> Awaitable[None] | None:
+            if keep:
+                collected[number].extend(data)
+            return sink(number, data) if sink is not None else None
+
+        return take
+
     try:
         async with asyncio.timeout(timeout):
             async with asyncio.TaskGroup() as group:
@@ -393,8 +472,7 @@ async def communicate(
                     group.create_task(streams.feed(raw.sockets[0], data))
                 for number in (1, 2):
                     if number in raw.sockets:
-                        tell = functools.partial(sink, number) if sink is not None else None
-                        group.create_task(streams.collect(raw.sockets[number], collected[number], tell))
+                        group.create_task(streams.drain(raw.sockets[number], taker(number)))
                 group.create_task(raw.wait())
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None

@@ -36,6 +36,7 @@ from sandbox_nb.options import Option, Options
 from sandbox_nb.process import (
     DEVNULL,
     PIPE,
+    STDOUT,
     AsyncProcess,
     Command,
     Completed,
@@ -187,23 +188,30 @@ class AsyncSandbox:
         text: bool = True,
         input: str | bytes | None = None,  # noqa: A002 - subprocess calls it so
         stream: bool | Sink = False,
+        capture_output: bool = True,
+        stderr: int = PIPE,
         check: bool = False,
         timeout: float | None = None,
         env: Mapping[str, str] | None = None,
-        cwd: str = "",
+        cwd: str | os.PathLike[str] = "",
         user: str = "",
     ) -> Completed[Any]:
         """Run a command to its end and return how it ended, with all its output.
 
         A str is for the guest's shell, a list is argv. Output is text (UTF-8, what is invalid replaced) unless
         ``text=False``. ``stream=True`` also echoes it as it comes; a function is called instead with the file
-        descriptor (1, 2) and the bytes. A cancelled or timed-out command is killed with all it started.
+        descriptor (1, 2) and the bytes; an awaitable that it returns is awaited before more is read. Output that
+        is not to be kept in memory takes ``capture_output=False``. ``stderr`` is PIPE, DEVNULL, or STDOUT, which
+        puts it where the output goes. A cancelled or timed-out command is killed with all it started.
 
         Raises ProcessFailed when ``check`` and it did not end with 0, ProcessTimedOut, FailedPrecondition unless
         running, NotFound for an unknown user or folder.
         """
-        data = input.encode() if isinstance(input, str) else input
-        start = Start(command, env or {}, cwd, user, stdin=DEVNULL if data is None else PIPE)
+        data = None if input is None else process.guest_data("input", input)
+        process.checked_timeout(timeout)
+        if stderr not in (PIPE, DEVNULL, STDOUT):
+            raise InvalidArgument(f"stderr={stderr!r}: PIPE, DEVNULL or STDOUT is needed")
+        start = Start(command, env, cwd, user, stdin=DEVNULL if data is None else PIPE, stderr=stderr)
         sink = process.Echo() if stream is True else (stream or None)
         async with self._explained():
             began = asyncio.get_running_loop().time()
@@ -216,17 +224,19 @@ class AsyncSandbox:
                 raise ProcessTimedOut(process.describe(command), timeout, b"", b"") from None
             left = None if timeout is None else timeout - (asyncio.get_running_loop().time() - began)
             try:
-                out, err = await process.communicate(raw, data=data or b"", sink=sink, timeout=left)
+                out, err = await process.communicate(
+                    raw, data=data or b"", sink=sink, keep=capture_output, timeout=left
+                )
             except ProcessTimedOut as error:
                 error.timeout = timeout or 0.0  # what was asked for, not what the start of it had left
                 raise
         status = raw.returncode
         assert status is not None
-        result: Completed[Any] = (
-            Completed(command, status, _text(out), _text(err), out_of_memory=raw.out_of_memory)
-            if text
-            else Completed(command, status, out, err, out_of_memory=raw.out_of_memory)
-        )
+        # What nobody collected is None, as in subprocess.
+        kept: list[Any] = [out if capture_output else None, err if capture_output and stderr == PIPE else None]
+        if text:
+            kept = [_text(data) for data in kept]
+        result: Completed[Any] = Completed(command, status, *kept, out_of_memory=raw.out_of_memory)
         if check:
             result.check_returncode()
         return result
@@ -250,23 +260,24 @@ class AsyncSandbox:
         stderr: int | str = PIPE,
         tty: tuple[int, int] | None = None,
         env: Mapping[str, str] | None = None,
-        cwd: str = "",
+        cwd: str | os.PathLike[str] = "",
         user: str = "",
     ) -> RawProcess:
         """Start a command and return it running, its pipes as bare sockets.
 
         ``stdin``, ``stdout`` and ``stderr`` are PIPE, DEVNULL, or the id of a stream opened before with
-        ``start_stream``. ``tty=(rows, columns)`` gives it a terminal.
+        ``start_stream``; ``stderr`` may be STDOUT, where the output goes. ``tty=(rows, columns)`` gives it a
+        terminal.
         """
         async with self._explained():
-            return await self._spawn(Start(command, env or {}, cwd, user, stdin, stdout, stderr, tty))
+            return await self._spawn(Start(command, env, cwd, user, stdin, stdout, stderr, tty))
 
     # Files
 
     async def read(self, path: str | os.PathLike[str]) -> bytes:
         """The bytes of a file in the guest. Raises NotFound and others as the guest says."""
         async with self._explained(), self._stream() as (name, sock):
-            request = ReadRequest(path=os.fsencode(path), stream=name)
+            request = ReadRequest(path=process.guest_bytes("path", path), stream=name)
             call = asyncio.create_task(FilesClient(self._use().client).read(request))
             data = await _beside(call, streams.collect(sock))
             if len(data) != (sent := call.result().size):
@@ -278,9 +289,9 @@ class AsyncSandbox:
 
         ``mode`` holds the permission bits of a new file (0 means 0o644). Text is written as UTF-8.
         """
-        payload = data.encode() if isinstance(data, str) else data
+        payload = process.guest_data("data", data)
         async with self._explained(), self._stream() as (name, sock):
-            request = WriteRequest(path=os.fsencode(path), stream=name, mode=mode)
+            request = WriteRequest(path=process.guest_bytes("path", path), stream=name, mode=mode)
             call = asyncio.create_task(FilesClient(self._use().client).write(request))
             await _beside(call, streams.feed(sock, payload))
             if len(payload) != (taken := call.result().size):
@@ -437,5 +448,5 @@ async def _beside(call: asyncio.Task[Any], transfer: Coroutine[Any, Any, T]) -> 
         await asyncio.gather(call, carrying, return_exceptions=True)
 
 
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode(errors="replace")
