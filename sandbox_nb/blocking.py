@@ -1,26 +1,17 @@
-"""Sandbox: the verbs of AsyncSandbox for people who do not await.
-
-All blocking sandboxes of a process live on one event loop in a thread of its own. So a call is safe in a
-notebook, whose own loop is running, as in a script, a thread or a call-back; and a call that blocks does not
-keep the other machines from being looked after.
-"""
+"""Sandbox: the verbs of AsyncSandbox for people who do not await."""
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import io
 import os
-import queue
 import signal
 import socket
-import threading
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Literal, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, Unpack, cast, overload
 
+from sandbox_nb.background import BACKGROUND, Runner, run_blocking
 from sandbox_nb.boot import Boot
 from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
 from sandbox_nb.events import AsyncEvents, Events
@@ -38,89 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "Sandbox", "run_blocking"]
 
-T = TypeVar("T")
-
-
-class _Call(Generic[T]):
-    """Work under way on the loop, and the Future of its result for the thread that waits.
-
-    Not ``run_coroutine_threadsafe``: its Future counts as done the moment it is cancelled, while the work is still
-    cleaning up after itself.
-    """
-
-    def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
-        self.future: Future[T] = Future()
-        self._loop = loop
-        self._task: asyncio.Task[T] | None = None
-        loop.call_soon_threadsafe(self._begin, work)
-
-    @contextlib.contextmanager
-    def cancelled_on_interrupt(self) -> Iterator[None]:
-        """When the block is left by an exception, cancel the work and wait until it has ended."""
-        try:
-            yield
-        except BaseException:
-            self._loop.call_soon_threadsafe(self._cancel)
-            with contextlib.suppress(BaseException):
-                self.future.result()
-            raise
-
-    def _begin(self, work: Coroutine[Any, Any, T]) -> None:
-        self._task = self._loop.create_task(work)
-        self._task.add_done_callback(self._done)
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def _done(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            self.future.set_exception(asyncio.CancelledError())
-        elif (error := task.exception()) is not None:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(task.result())
-
-
-class _Loop:
-    """An event loop in a daemon thread, started when it is first needed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> _Call[T]:
-        """Start ``work`` on the loop. Raises FailedPrecondition when called from it: waiting would never end."""
-        loop = self._running()
-        with contextlib.suppress(RuntimeError):
-            if asyncio.get_running_loop() is loop:
-                work.close()
-                raise FailedPrecondition("a blocking call on sandbox_nb's own event loop; use AsyncSandbox there")
-        return _Call(work, loop)
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            # A forked child has the loop's memory, and not its thread.
-            if self._loop is None or self._pid != os.getpid():
-                self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
-                threading.Thread(target=self._loop.run_forever, name="sandbox_nb", daemon=True).start()
-            return self._loop
-
-
-_LOOP = _Loop()
-
-
-def run_blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work`` on the background loop and return its result.
-
-    An interrupt (Ctrl-C, the notebook's stop button) cancels the work, waits until it has cleaned up after itself,
-    and goes on.
-    """
-    call = _LOOP.submit(work)
-    with call.cancelled_on_interrupt():
-        return call.future.result()
-
 
 class Sandbox:
     """A virtual machine.
@@ -136,6 +44,14 @@ class Sandbox:
     def __init__(self, name: str = "sandbox") -> None:
         self._asynchronous = AsyncSandbox(name)
         self._owner = os.getpid()
+        self.runner: Runner = BACKGROUND
+
+    @classmethod
+    def over(cls, asynchronous: AsyncSandbox, runner: Runner) -> Self:
+        """The blocking face of an AsyncSandbox that lives on the loop of ``runner``."""
+        sandbox = cls(asynchronous.name)
+        sandbox._asynchronous, sandbox.runner = asynchronous, runner
+        return sandbox
 
     @classmethod
     def started(
@@ -150,21 +66,21 @@ class Sandbox:
         self, *options: Option, timeout: float | None = None, progress: Progress | None = None, **keywords: Any
     ) -> None:
         """Start the machine."""
-        run_blocking(self.asynchronous.start(*options, timeout=timeout, progress=progress, **keywords))
+        self.runner.wait(self.asynchronous.start(*options, timeout=timeout, progress=progress, **keywords))
         _RUNNING.add(self)
 
     def stop(self, **keywords: Any) -> None:
         """Power the guest off, and end it by force when it has not in time."""
-        run_blocking(self.asynchronous.stop(**keywords))
+        self.runner.wait(self.asynchronous.stop(**keywords))
         _RUNNING.discard(self)
 
     def client(self) -> Client:
-        """A ttrpc client to the agent. It lives on the background loop: await its calls with ``run_blocking``."""
-        return run_blocking(self.asynchronous.client())
+        """A ttrpc client to the agent. It lives on the sandbox's loop: await its calls with ``runner.wait``."""
+        return self.runner.wait(self.asynchronous.client())
 
     def start_stream(self, identity: str, *, timeout: float | None = 30.0) -> socket.socket:
         """Open a raw byte stream under a one-time id and return its connected, blocking socket."""
-        sock = run_blocking(self.asynchronous.open_stream(identity, timeout=timeout))
+        sock = self.runner.wait(self.asynchronous.open_stream(identity, timeout=timeout))
         sock.setblocking(True)
         return sock
 
@@ -182,36 +98,29 @@ class Sandbox:
         With ``stream`` the echo, or the function given, runs in the calling thread.
         """
         if not stream:
-            return run_blocking(self.asynchronous.run(command, **how))
-        sink: Sink = Echo() if stream is True else stream
-        pieces: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
-        work = self.asynchronous.run(command, stream=lambda number, data: pieces.put((number, data)), **how)
-        call: _Call[Completed[Any]] = _LOOP.submit(work)
-        call.future.add_done_callback(lambda _: pieces.put(None))
-        with call.cancelled_on_interrupt():
-            while (piece := pieces.get()) is not None:
-                sink(*piece)
-            return call.future.result()
+            return self.runner.wait(self.asynchronous.run(command, **how))
+        sink = Echo() if stream is True else stream
+        return self.runner.wait_telling(lambda relay: self.asynchronous.run(command, stream=relay, **how), sink)
 
     def popen(self, command: Command, **keywords: Any) -> Process:
         """Start a command and return it running."""
-        return Process(run_blocking(self.asynchronous.spawn(command, **keywords)))
+        return Process(self.runner.wait(self.asynchronous.spawn(command, **keywords)), self.runner)
 
     def read(self, path: str | os.PathLike[str]) -> bytes:
         """The bytes of a file in the guest."""
-        return run_blocking(self.asynchronous.read(path))
+        return self.runner.wait(self.asynchronous.read(path))
 
     def write(self, path: str | os.PathLike[str], data: bytes | str, *, mode: int = 0) -> None:
         """Make a file in the guest, or replace its content, all at once."""
-        run_blocking(self.asynchronous.write(path, data, mode=mode))
+        self.runner.wait(self.asynchronous.write(path, data, mode=mode))
 
     def info(self) -> InfoResponse:
         """The agent's version and the guest's kernel."""
-        return run_blocking(self.asynchronous.info())
+        return self.runner.wait(self.asynchronous.info())
 
     def attach_console(self) -> socket.socket:
         """A connected, blocking socket on the guest's serial console."""
-        sock = run_blocking(self.asynchronous.attach_console())
+        sock = self.runner.wait(self.asynchronous.attach_console())
         sock.setblocking(True)
         return sock
 
@@ -231,7 +140,7 @@ class Sandbox:
         async def subscribe() -> AsyncEvents:
             return self.asynchronous.events()
 
-        return Events(run_blocking(subscribe()), run_blocking)
+        return Events(self.runner.wait(subscribe()), self.runner.wait)
 
     @property
     def asynchronous(self) -> AsyncSandbox:
@@ -277,7 +186,7 @@ class Sandbox:
 
     def __exit__(self, *exc_info: object) -> None:
         if self._owner == os.getpid():
-            run_blocking(self.asynchronous.__aexit__(*exc_info))
+            self.runner.wait(self.asynchronous.__aexit__(*exc_info))
             _RUNNING.discard(self)
 
     def __repr__(self) -> str:
@@ -291,8 +200,9 @@ class Process:
     With a tty, ``stdin`` and ``stdout`` are the two directions of its terminal.
     """
 
-    def __init__(self, raw: RawProcess) -> None:
+    def __init__(self, raw: RawProcess, runner: Runner = BACKGROUND) -> None:
         self._raw = raw
+        self._runner = runner
         self.stdin: BinaryIO | None = None
         self.stdout: BinaryIO | None = None
         self.stderr: BinaryIO | None = None
@@ -329,11 +239,11 @@ class Process:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return ``returncode``. Raises DeadlineExceeded when ``timeout`` seconds pass."""
-        return run_blocking(self._raw.wait(timeout))
+        return self._runner.wait(self._raw.wait(timeout))
 
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
-        run_blocking(self._raw.send_signal(number))
+        self._runner.wait(self._raw.send_signal(number))
 
     def terminate(self) -> None:
         """Ask it to end (SIGTERM)."""
@@ -341,11 +251,11 @@ class Process:
 
     def kill(self) -> None:
         """End it and every process it started."""
-        run_blocking(self._raw.kill())
+        self._runner.wait(self._raw.kill())
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell its terminal a new size."""
-        run_blocking(self._raw.resize(rows, columns))
+        self._runner.wait(self._raw.resize(rows, columns))
 
     def __enter__(self) -> Process:
         return self
