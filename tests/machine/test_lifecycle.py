@@ -174,7 +174,8 @@ def test_a_dead_vsock_device_fails_the_machine(own):
 
 
 def test_a_kernel_that_panics_ends_the_wait_with_its_words(own, monkeypatch):
-    monkeypatch.setattr(launch.command, "_KERNEL_PARAMETERS", "console=ttyS0 panic=-1 rdinit=/bin/false")
+    parameters = "console=ttyS0 panic=-1 rdinit=/bin/false"
+    monkeypatch.setattr(launch.command, "kernel_command_line", lambda spec: parameters)
     with pytest.raises(Unavailable, match="(?s)the guest reset itself.*Kernel panic"):
         own.start(warm=False)
     assert own.state is State.FAILED
