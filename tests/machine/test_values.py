@@ -1,0 +1,110 @@
+"""Values of the wrong kind, in every verb that takes one: refused by name, and nothing happens."""
+
+from __future__ import annotations
+
+import time
+from subprocess import DEVNULL, STDOUT
+
+import pytest
+
+from sandbox_nb import InvalidArgument
+
+
+@pytest.mark.parametrize(
+    ("keywords", "named"),
+    [
+        ({"cwd": 5}, "cwd=5"),
+        ({"cwd": "/tmp\0x"}, "NUL"),
+        ({"cwd": "/\ud800"}, "UTF-8"),
+        ({"env": [1]}, r"env=\[1\]"),
+        ({"env": {"A": 1}}, "'A'=1"),
+        ({"env": {1: "a"}}, "1='a'"),
+        ({"env": {"A": "\ud800"}}, "UTF-8"),
+        ({"env": {"A": "b\0"}}, "NUL"),
+        ({"user": 0}, "user=0"),
+        ({"user": "ro\0ot"}, "NUL"),
+        ({"user": "\udcff"}, "UTF-8"),
+        ({"input": 5}, "input=5"),
+        ({"input": "\ud800"}, "input cannot be UTF-8"),
+        ({"timeout": "5"}, "timeout='5'"),
+        ({"stderr": "x"}, "stderr='x'"),
+    ],
+)
+def test_of_run(sb, keywords, named):
+    with pytest.raises(InvalidArgument, match=named):
+        sb.run("true", **keywords)
+
+
+@pytest.mark.parametrize("command", [5, [5], "a\0b", "\ud800", ["a", "\0"], [], b"true", None])
+def test_of_a_command(sb, command):
+    with pytest.raises(InvalidArgument):
+        sb.run(command)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "named"),
+    [
+        ({"tty": (1, 2, 3)}, "tty="),
+        ({"tty": 24}, "tty=24"),
+        ({"tty": (24, "80")}, "columns='80'"),
+        ({"tty": (70_000, 80)}, "rows=70000"),
+        ({"stdout": 7}, "stdout=7"),
+        ({"stdout": STDOUT}, "stdout=-2"),
+    ],
+)
+def test_of_popen(sb, keywords, named):
+    with pytest.raises(InvalidArgument, match=named):
+        sb.popen("true", **keywords)
+
+
+def test_of_a_process(sb):
+    with sb.popen("cat", tty=(24, 80)) as process:
+        for wrong in ("x", 0, 65, None):
+            with pytest.raises(InvalidArgument, match="signal"):
+                process.send_signal(wrong)
+        with pytest.raises(InvalidArgument, match="rows=-1"):
+            process.resize(-1, 80)
+
+
+@pytest.mark.parametrize("path", [5, None, "/a\0b", "/\ud800"])
+def test_of_a_path(sb, path):
+    with pytest.raises(InvalidArgument, match="path"):
+        sb.read(path)
+    with pytest.raises(InvalidArgument, match="path"):
+        sb.write(path, "")
+
+
+@pytest.mark.parametrize("data", [5, None, ["a"], "\ud800"])
+def test_of_data(sb, data):
+    with pytest.raises(InvalidArgument, match="data"):
+        sb.write("/tmp/never", data)
+    assert sb.run("test -e /tmp/never").returncode == 1
+
+
+def test_errors_may_go_where_the_output_goes(sb):
+    done = sb.run("echo out; echo err >&2; echo out", stderr=STDOUT)
+    assert (done.stdout, done.stderr) == ("out\nerr\nout\n", None)
+    assert sb.run("echo out; echo err >&2", stderr=DEVNULL).stdout == "out\n"
+    with sb.popen("echo out; echo err >&2", stderr=STDOUT) as process:
+        assert process.stderr is None
+        assert process.stdout.read() == b"out\nerr\n"
+
+
+def test_output_that_is_not_captured_goes_to_the_taker_alone(sb):
+    seen = []
+    done = sb.run("seq 3", stream=lambda number, data: seen.append((number, data)), capture_output=False)
+    assert (done.stdout, done.stderr) == (None, None)
+    assert b"".join(data for _, data in seen) == b"1\n2\n3\n"
+
+
+def test_a_slow_taker_slows_the_command(sb):
+    ended = []
+
+    def take(number, data):
+        if not ended:
+            time.sleep(0.5)
+            ended.append(sb.run("test -e /tmp/ended").returncode == 0)
+
+    sb.run("head -c 64M /dev/zero; touch /tmp/ended", stream=take, capture_output=False)
+    assert ended == [False]
+    assert sb.run("rm /tmp/ended").returncode == 0
