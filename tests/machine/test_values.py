@@ -105,6 +105,6 @@ def test_a_slow_taker_slows_the_command(sb):
             time.sleep(0.5)
             ended.append(sb.run("test -e /tmp/ended").returncode == 0)
 
-    sb.run("head -c 64M /dev/zero; touch /tmp/ended", stream=take, capture_output=False)
+    sb.run("head -c 67108864 /dev/zero && touch /tmp/ended", stream=take, capture_output=False)
     assert ended == [False]
     assert sb.run("rm /tmp/ended").returncode == 0
