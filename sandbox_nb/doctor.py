@@ -15,7 +15,7 @@ from sandbox_nb.errors import SandboxError
 from sandbox_nb.guest import image
 from sandbox_nb.host import choose_accelerator, find_qemu, guest_architecture
 from sandbox_nb.options import Options
-from sandbox_nb.vm.machine import MIN_QEMU
+from sandbox_nb.vm.monitor import MIN_QEMU
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,25 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
-
-from sandbox_nb.errors import FailedPrecondition, NotFound, ResourceExhausted, SandboxError, Unavailable
+from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
 from sandbox_nb.vm import command
 from sandbox_nb.vm import template as template_files
+from sandbox_nb.vm.attach import UNPLUG_TIMEOUT, Attached, Attachments, Backend
 from sandbox_nb.vm.command import Fds, Spec
 from sandbox_nb.vm.console import Console
+from sandbox_nb.vm.monitor import Monitor
+from sandbox_nb.vm.obituary import obituary
+from sandbox_nb.vm.ports import RootPorts
 from sandbox_nb.vm.process import Child
 from sandbox_nb.vm.template import Template, copy_ram
 
 logger = logging.getLogger(__name__)
-
-MIN_QEMU = (7, 2)
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -47,13 +47,14 @@ class Logs:
 class Machine:
     """A QEMU process with its QMP session and its console. Belongs to the event loop it was started in."""
 
-    def __init__(self, child: Child, qmp: QMPClient, console: Console, ram: int) -> None:
+    def __init__(self, child: Child, monitor: Monitor, console: Console, ram: int) -> None:
         self.child = child
         self.console = console
-        self._qmp = qmp
+        self._monitor = monitor
         self._ram = ram
         self._migration: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._free_ports = [f"port{index}" for index in range(command.ROOT_PORTS)]
+        self._ports = RootPorts(command.ROOT_PORTS, monitor.execute)
+        self._attachments = Attachments(monitor, self._ports)
         self._shutdown_reason = ""
         self._events = asyncio.create_task(self._follow_events(), name="qmp-events")
 
@@ -86,7 +87,7 @@ class Machine:
             given_away.close()
             filling = asyncio.ensure_future(_fill(ram, template))
             try:
-                qmp = await _connect_qmp(qmp_end, child)
+                monitor = await Monitor.connect(qmp_end, child)
             except BaseException:
                 child.kill()
                 # The thread writes to the RAM; it must not be closed under it.
@@ -94,7 +95,7 @@ class Machine:
                 await child.wait()
                 raise
             undo.pop_all()
-        machine = cls(child, qmp, console, ram)
+        machine = cls(child, monitor, console, ram)
         try:
             await filling
             if template is not None:
@@ -109,41 +110,39 @@ class Machine:
 
         Raises NotFound or FailedPrecondition when QEMU refuses, Unavailable when QEMU is gone.
         """
-        return await self._translated(self._qmp.execute(verb, arguments), verb)
+        return await self._monitor.execute(verb, arguments)
 
     async def plug_vsock(self, path: Path) -> None:
         """Plug the vsock device whose vhost-user socket is ``path``."""
         backend = {"type": "socket", "data": {"addr": _unix_address(path), "server": False}}
         await self.execute("chardev-add", {"id": "vsock-chardev", "backend": backend})
-        await self.plug("vhost-user-vsock-pci", "vsock", chardev="vsock-chardev")
+        await self._ports.plug("vsock", {"driver": "vhost-user-vsock-pci", "chardev": "vsock-chardev"})
 
     async def plug_kernel_vsock(self, vhost: int, cid: int) -> None:
         """Plug the host kernel's vsock device: ``vhost`` is an open /dev/vhost-vsock that has claimed ``cid``."""
-        await self.give_fd(vhost, "vhost-vsock")
-        await self.plug("vhost-vsock-pci", "vsock", vhostfd="vhost-vsock", **{"guest-cid": cid})
-
-    async def give_fd(self, fd: int, name: str) -> None:
-        """Hand QEMU a duplicate of a descriptor; commands that take one know it by ``name``."""
-        self._qmp.send_fd_scm(fd)
-        await self.execute("getfd", {"fdname": name})
+        await self._monitor.give_fd(vhost, "vhost-vsock")
+        properties = {"driver": "vhost-vsock-pci", "vhostfd": "vhost-vsock", "guest-cid": cid}
+        await self._ports.plug("vsock", properties)
 
     async def plug_disk(self, name: str, path: Path, *, serial: str) -> None:
         """Plug the raw image ``path``, read-only, as a virtio disk with the serial number ``serial``."""
         file = {"driver": "file", "filename": str(path), "read-only": True}
         node = {"driver": "raw", "node-name": name, "read-only": True, "file": file}
         await self.execute("blockdev-add", node)
-        await self.plug("virtio-blk-pci", f"{name}-dev", drive=name, serial=serial)
+        await self._ports.plug(f"{name}-dev", {"driver": "virtio-blk-pci", "drive": name, "serial": serial})
 
-    async def plug(self, driver: str, name: str, **properties: Any) -> None:
-        """Plug a device into a free root port. Raises ResourceExhausted when there is none."""
-        if not self._free_ports:
-            raise ResourceExhausted(f"no root port is free for {name}: {command.ROOT_PORTS} devices are the most")
-        port = self._free_ports.pop(0)
-        try:
-            await self.execute("device_add", {"driver": driver, "id": name, "bus": port, **properties})
-        except BaseException:
-            self._free_ports.insert(0, port)
-            raise
+    async def attach(self, name: str, backend: Backend) -> Attached:
+        """Attach a disk, share or network card, to a machine that runs or that has yet to. See Attachments."""
+        return await self._attachments.attach(name, backend)
+
+    async def detach(self, name: str, *, timeout: float = UNPLUG_TIMEOUT) -> None:
+        """Take a device out with the guest's agreement. See Attachments."""
+        await self._attachments.detach(name, timeout=timeout)
+
+    @property
+    def devices(self) -> list[Attached]:
+        """What is attached, in the order it came."""
+        return self._attachments.devices
 
     async def resume(self) -> None:
         """Let the guest run."""
@@ -177,7 +176,7 @@ class Machine:
         """Leave the RAM out, and hand QEMU the file: its sandbox forbids ``exec:``, 7.2 knows no ``file:``."""
         capabilities = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
         await self.execute("migrate-set-capabilities", {"capabilities": capabilities})
-        await self.give_fd(state, "state")
+        await self._monitor.give_fd(state, "state")
 
     async def _migrated(self) -> None:
         status = await self._migration
@@ -202,6 +201,7 @@ class Machine:
         finally:
             await self.child.stop()
             await self._end_session()
+            await self._attachments.close()
             self.console.close()
             self._close_ram()
 
@@ -211,71 +211,23 @@ class Machine:
             self._ram = -1
 
     async def _follow_events(self) -> None:
-        event: Any
-        async for event in self._qmp.events:
+        async for event in self._monitor.events():
             logger.debug("QMP event %s", event)
             if event["event"] == "SHUTDOWN":
                 self._shutdown_reason = event["data"]["reason"]
+            elif event["event"] == "DEVICE_DELETED":
+                self._ports.deleted(event["data"].get("device", ""))
             elif event["event"] == "MIGRATION" and event["data"]["status"] in ("completed", "failed"):
                 self._migration.set_result(event["data"]["status"])
-        # QEMU is gone: nobody may wait for a migration that nobody will finish.
+        # QEMU is gone: nobody may wait for what nobody will finish.
+        self._ports.ended()
         if not self._migration.done():
             self._migration.set_result("QEMU ended")
 
     async def _end_session(self) -> None:
-        with contextlib.suppress(QMPError, EOFError, OSError):
-            await self._qmp.disconnect()
+        await self._monitor.close()
         self._events.cancel()
         await asyncio.gather(self._events, return_exceptions=True)
-
-    async def _translated(self, answer: Awaitable[T], verb: str) -> T:
-        """The only translator of QMP's errors."""
-        try:
-            return await answer
-        except ExecuteError as error:
-            kind = NotFound if error.error_class == "DeviceNotFound" else FailedPrecondition
-            raise kind(f"QEMU refused {verb}: {error}") from error
-        except (QMPError, EOFError, OSError) as error:
-            raise Unavailable(f"QEMU is gone: {verb} was not answered") from error
-
-
-def obituary(reason: str, status: int, child: Child, console: Console | None = None) -> str:
-    """Say why a QEMU ended: its shutdown reason or exit status, its last words, the console's last lines."""
-    why = {
-        "guest-shutdown": "the guest powered itself off",
-        "guest-reset": "the guest reset itself; a kernel panic does that",
-        "guest-panic": "the guest's kernel panicked",
-        "host-signal": "a signal ended QEMU",
-    }.get(reason) or _exit_words(status)
-    parts = [f"the machine is gone: {why}"]
-    if words := child.log.tail(5).strip():
-        parts.append(f"QEMU said: {words}")
-    if console is not None and (tail := console.ring.last_words().strip()):
-        parts.append(f"console, last lines:\n{tail}")
-    return "\n".join(parts)
-
-
-def _exit_words(status: int) -> str:
-    return f"signal {status - 128} ended QEMU" if status > 128 else f"QEMU ended with status {status}"
-
-
-async def _connect_qmp(sock: socket.socket, child: Child) -> QMPClient:
-    """Negotiate QMP over ``sock``, which QEMU inherited the other end of."""
-    qmp = QMPClient("sandbox_nb")
-    try:
-        await qmp.connect(sock)
-    except (QMPError, EOFError, OSError) as error:
-        status = await child.wait()
-        raise Unavailable(obituary("", status, child)) from error
-    assert qmp.greeting is not None
-    version: Any = qmp.greeting.QMP.version["qemu"]
-    if (found := (version["major"], version["minor"])) < MIN_QEMU:
-        await qmp.disconnect()
-        raise FailedPrecondition(
-            f"QEMU {found[0]}.{found[1]} is too old: {MIN_QEMU[0]}.{MIN_QEMU[1]} or newer is needed, "
-            "as in Debian 12 or Ubuntu 24.04"
-        )
-    return qmp
 
 
 async def _to_its_end(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:

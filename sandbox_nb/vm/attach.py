@@ -1,0 +1,159 @@
+"""Disks, shares and network cards of a running machine: the one way they come, at its start and later, and go.
+
+Each is a backend, what stands behind the device on the host's side, and a device in a root port: both are there,
+or neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from sandbox_nb.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
+from sandbox_nb.vm.monitor import Monitor
+from sandbox_nb.vm.ports import RootPorts
+
+UNPLUG_TIMEOUT = 15.0
+"""Seconds the guest gets to let go of a device. It takes 0.1 s with ACPI's hot-plug, up to 6 s with PCIe's own."""
+
+TAKE_BACK_TIMEOUT = 1.0
+
+T = TypeVar("T")
+
+
+class Backend(Protocol):
+    """What stands behind a device on the host's side, judged and ready to be opened."""
+
+    @property
+    def kind(self) -> str:
+        """``disk``, ``share`` or ``nic``."""
+
+    @property
+    def how(self) -> str:
+        """What it turned out to be: ``qcow2``, ``virtiofs``, ``user`` and others."""
+
+    @property
+    def source(self) -> str:
+        """What on the host it is."""
+
+    async def open(self, monitor: Monitor, identity: str) -> dict[str, Any]:
+        """Tell QEMU of it under the name ``identity``, and return the arguments of ``device_add``."""
+
+    async def close(self, monitor: Monitor) -> None:
+        """Take back what ``open`` did, as far as it got. The device is gone by then, perhaps QEMU is too."""
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A device that is plugged."""
+
+    name: str
+    """What its user calls it: block id, tag, or name of the network card."""
+    kind: str
+    """disk, share or nic."""
+    how: str
+    """What it turned out to be: qcow2, virtiofs, user, …"""
+    source: str
+    """What on the host it is."""
+    port: str
+    """The root port it sits in."""
+    identity: str
+    """Its id in QEMU."""
+    backend: Backend
+
+
+class Attachments:
+    """What is attached to one machine, by name."""
+
+    def __init__(self, monitor: Monitor, ports: RootPorts) -> None:
+        self._monitor = monitor
+        self._ports = ports
+        self._numbers = itertools.count()
+        # None while it comes or goes.
+        self._attached: dict[str, Attached | None] = {}
+
+    @property
+    def devices(self) -> list[Attached]:
+        """What is attached, in the order it came."""
+        return [found for found in self._attached.values() if found is not None]
+
+    async def attach(self, name: str, backend: Backend) -> Attached:
+        """Open a backend and plug its device. When that fails or is cancelled, neither is there.
+
+        Raises AlreadyExists when the name is taken, ResourceExhausted when no root port is free, and what the
+        backend raises.
+        """
+        if name in self._attached:
+            raise AlreadyExists(f"{name!r} is attached already: detach it first, or give another name")
+        self._attached[name] = None  # nobody else may take the name meanwhile
+        try:
+            found = await _whole(self._plug(name, backend), self._take_back)
+        except BaseException:
+            del self._attached[name]
+            raise
+        self._attached[name] = found
+        return found
+
+    async def detach(self, name: str, *, timeout: float = UNPLUG_TIMEOUT) -> None:
+        """Take a device out with the guest's agreement, then close its backend.
+
+        Raises NotFound for an unknown name, DeadlineExceeded when the guest does not let go within ``timeout``
+        seconds: it is still attached then.
+        """
+        found = self._attached.get(name)
+        if found is None:
+            known = ", ".join(device.name for device in self.devices) or "nothing"
+            raise NotFound(f"{name!r} is not attached; attached is {known}")
+        self._attached[name] = None  # it leaves once
+        try:
+            await self._ports.unplug(found.identity, timeout)
+        except BaseException:
+            self._attached[name] = found
+            raise
+        del self._attached[name]
+        await _whole(_close_backend(found.backend, self._monitor))
+
+    async def close(self) -> None:
+        """Let go of what the backends hold on the host, after QEMU's end."""
+        async with AsyncExitStack() as undo:
+            for device in self.devices:
+                undo.push_async_callback(_close_backend, device.backend, self._monitor)
+            self._attached.clear()
+
+    async def _plug(self, name: str, backend: Backend) -> Attached:
+        identity = f"{backend.kind}{next(self._numbers)}"
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(_close_backend, backend, self._monitor)
+            properties = await backend.open(self._monitor, identity)
+            port = await self._ports.plug(identity, properties)
+            undo.pop_all()
+            return Attached(name, backend.kind, backend.how, backend.source, port, identity, backend)
+        raise AssertionError("the exit stack swallows nothing")
+
+    async def _take_back(self, device: Attached) -> None:
+        """Undo a plug whose caller is gone. A guest that does not run yet cannot agree to it."""
+        with contextlib.suppress(DeadlineExceeded):
+            await self._ports.unplug(device.identity, TAKE_BACK_TIMEOUT)
+        await _close_backend(device.backend, self._monitor)
+
+
+async def _close_backend(backend: Backend, monitor: Monitor) -> None:
+    with contextlib.suppress(Unavailable):  # with QEMU gone there is nothing left to tell it
+        await backend.close(monitor)
+
+
+async def _whole(work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
+    """Do ``work`` to its end even when cancelled meanwhile: what QEMU was told must be known. Then ``undo`` it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if undo is not None and task.exception() is None:
+            await undo(task.result())
+        raise

@@ -1,0 +1,83 @@
+"""QMP with one QEMU: commands, descriptors, events, and the only translator of its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from sandbox_nb.errors import FailedPrecondition, NotFound, Unavailable
+from sandbox_nb.vm.obituary import obituary
+from sandbox_nb.vm.process import Child
+
+MIN_QEMU = (7, 2)
+
+
+class Monitor:
+    """A QMP session. Belongs to the event loop it was connected in."""
+
+    def __init__(self, qmp: QMPClient) -> None:
+        self._qmp = qmp
+        self._giving = asyncio.Lock()
+
+    @classmethod
+    async def connect(cls, sock: socket.socket, child: Child) -> Monitor:
+        """Negotiate over ``sock``, which QEMU inherited the other end of.
+
+        Raises Unavailable with QEMU's own words when it ends instead, FailedPrecondition when it is too old.
+        """
+        qmp = QMPClient("sandbox_nb")
+        try:
+            await qmp.connect(sock)
+        except (QMPError, EOFError, OSError) as error:
+            status = await child.wait()
+            raise Unavailable(obituary("", status, child)) from error
+        assert qmp.greeting is not None
+        version: Any = qmp.greeting.QMP.version["qemu"]
+        if (found := (version["major"], version["minor"])) < MIN_QEMU:
+            await qmp.disconnect()
+            raise FailedPrecondition(
+                f"QEMU {found[0]}.{found[1]} is too old: {MIN_QEMU[0]}.{MIN_QEMU[1]} or newer is needed, "
+                "as in Debian 12 or Ubuntu 24.04"
+            )
+        return cls(qmp)
+
+    async def execute(self, verb: str, arguments: dict[str, Any] | None = None) -> Any:
+        """Send a command and return its answer.
+
+        Raises NotFound or FailedPrecondition when QEMU refuses, Unavailable when QEMU is gone.
+        """
+        try:
+            return await self._qmp.execute(verb, arguments)
+        except ExecuteError as error:
+            kind = NotFound if error.error_class == "DeviceNotFound" else FailedPrecondition
+            raise kind(f"QEMU refused {verb}: {error}") from error
+        except (QMPError, EOFError, OSError) as error:
+            raise Unavailable(f"QEMU is gone: {verb} was not answered") from error
+
+    async def give_fd(self, fd: int, name: str) -> None:
+        """Hand QEMU a duplicate of a descriptor; commands that take one know it by ``name``.
+
+        QEMU keeps one descriptor until the next command takes it, so they are handed over one by one.
+        """
+        async with self._giving:
+            try:
+                self._qmp.send_fd_scm(fd)
+            except (QMPError, OSError) as error:
+                raise Unavailable(f"QEMU is gone: it cannot be given {name}") from error
+            await self.execute("getfd", {"fdname": name})
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """What QEMU tells on its own, until it is gone."""
+        event: Any
+        async for event in self._qmp.events:
+            yield event
+
+    async def close(self) -> None:
+        """End the session. Idempotent."""
+        with contextlib.suppress(QMPError, EOFError, OSError):
+            await self._qmp.disconnect()
