@@ -144,7 +144,7 @@ class _Plan:
             "image": self.image.digest,
             "qemu": [str(qemu), found.st_size, found.st_mtime_ns],
             "host": [accel.processor_flags(), os.uname().release] if self.accelerator.name == "kvm" else [],
-            "argv": command.argv(self.spec, command.Fds(0, 0, 0)),
+            "argv": command.argv(self.spec, command.Fds(0, 0, 0, 0)),
         }
 
 
@@ -155,10 +155,13 @@ class _Begun:
     plan: _Plan
     link: Link
     logs: Logs
+    folder: Path
 
     async def spawn(self, saved: Template | None = None) -> Machine:
         """A paused machine with nothing plugged."""
-        return await Machine.spawn(self.plan.spec, guard=binaries.guard(), logs=self.logs, template=saved)
+        return await Machine.spawn(
+            self.plan.spec, guard=binaries.guard(), logs=self.logs, folder=self.folder, template=saved
+        )
 
     async def dialled(self, machine: Machine, boot: Boot, timeout: float) -> socket.socket:
         """Plug the way to the host and the root, let the machine run, and return the call of its agent."""
@@ -245,7 +248,7 @@ async def _called(plan: _Plan, boot: Boot, wanted_state_dir: str | os.PathLike[s
         state_dir = host.prepare_state_dir(wanted_state_dir, folder)
         way = link.open_link(plan.transport.transport, folder)
         undo.push_async_callback(way.close)
-        begun = _Begun(plan, way, Logs.in_folder(state_dir))
+        begun = _Begun(plan, way, Logs.in_folder(state_dir), folder)
         machine, control = await _restored(begun, boot) or await _booted(begun, boot)
         undo.push_async_callback(machine.close)
         undo.callback(control.close)

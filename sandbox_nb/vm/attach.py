@@ -12,10 +12,10 @@ import itertools
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sandbox_nb.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
-from sandbox_nb.vm.monitor import Monitor
+from sandbox_nb.vm.backend import Backend, Host
 from sandbox_nb.vm.ports import RootPorts
 
 UNPLUG_TIMEOUT = 15.0
@@ -24,28 +24,6 @@ UNPLUG_TIMEOUT = 15.0
 TAKE_BACK_TIMEOUT = 1.0
 
 T = TypeVar("T")
-
-
-class Backend(Protocol):
-    """What stands behind a device on the host's side, judged and ready to be opened."""
-
-    @property
-    def kind(self) -> str:
-        """``disk``, ``share`` or ``nic``."""
-
-    @property
-    def how(self) -> str:
-        """What it turned out to be: ``qcow2``, ``virtiofs``, ``user`` and others."""
-
-    @property
-    def source(self) -> str:
-        """What on the host it is."""
-
-    async def open(self, monitor: Monitor, identity: str) -> dict[str, Any]:
-        """Tell QEMU of it under the name ``identity``, and return the arguments of ``device_add``."""
-
-    async def close(self, monitor: Monitor) -> None:
-        """Take back what ``open`` did, as far as it got. The device is gone by then, perhaps QEMU is too."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +48,8 @@ class Attached:
 class Attachments:
     """What is attached to one machine, by name."""
 
-    def __init__(self, monitor: Monitor, ports: RootPorts) -> None:
-        self._monitor = monitor
+    def __init__(self, host: Host, ports: RootPorts) -> None:
+        self._host = host
         self._ports = ports
         self._numbers = itertools.count()
         # None while it comes or goes.
@@ -116,20 +94,20 @@ class Attachments:
             self._attached[name] = found
             raise
         del self._attached[name]
-        await _whole(_close_backend(found.backend, self._monitor))
+        await _whole(_close_backend(found.backend, self._host))
 
     async def close(self) -> None:
         """Let go of what the backends hold on the host, after QEMU's end."""
         async with AsyncExitStack() as undo:
             for device in self.devices:
-                undo.push_async_callback(_close_backend, device.backend, self._monitor)
+                undo.push_async_callback(_close_backend, device.backend, self._host)
             self._attached.clear()
 
     async def _plug(self, name: str, backend: Backend) -> Attached:
         identity = f"{backend.kind}{next(self._numbers)}"
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(_close_backend, backend, self._monitor)
-            properties = await backend.open(self._monitor, identity)
+            undo.push_async_callback(_close_backend, backend, self._host)
+            properties = await backend.open(self._host, identity)
             port = await self._ports.plug(identity, properties)
             undo.pop_all()
             return Attached(name, backend.kind, backend.how, backend.source, port, identity, backend)
@@ -139,12 +117,12 @@ class Attachments:
         """Undo a plug whose caller is gone. A guest that does not run yet cannot agree to it."""
         with contextlib.suppress(DeadlineExceeded):
             await self._ports.unplug(device.identity, TAKE_BACK_TIMEOUT)
-        await _close_backend(device.backend, self._monitor)
+        await _close_backend(device.backend, self._host)
 
 
-async def _close_backend(backend: Backend, monitor: Monitor) -> None:
+async def _close_backend(backend: Backend, host: Host) -> None:
     with contextlib.suppress(Unavailable):  # with QEMU gone there is nothing left to tell it
-        await backend.close(monitor)
+        await backend.close(host)
 
 
 async def _whole(work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:

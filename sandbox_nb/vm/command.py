@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox_nb.vm import slots
 from sandbox_nb.vm.architecture import Architecture
 
 ROOT_PORTS = 16
@@ -48,11 +49,15 @@ class Spec:
 
 @dataclass(frozen=True)
 class Fds:
-    """Numbers of the descriptors QEMU inherits: the guest's RAM, the QMP socket, the console socket."""
+    """Numbers of the descriptors QEMU inherits: the guest's RAM, the QMP socket, the console socket.
+
+    ``slots`` is the folder of the links to shared folders; None for a machine without any.
+    """
 
     ram: int
     qmp: int
     console: int
+    slots: int | None = None
 
 
 def kernel_command_line(spec: Spec) -> str:
@@ -81,6 +86,7 @@ def argv(spec: Spec, fds: Fds, *, incoming: bool = False) -> list[str]:
         *("-chardev", f"socket,id=console,fd={fds.console}", "-serial", "chardev:console"),
         *_root_ports(),
         *_devices(spec.arch.devices),
+        *_share_slots(fds.slots),
         *("-kernel", str(spec.kernel), "-initrd", str(spec.initrd)),
         *("-append", kernel_command_line(spec)),
         *(["-incoming", "defer"] if incoming else []),
@@ -116,3 +122,19 @@ def _root_ports() -> list[str]:
         port = f"pcie-root-port,id=port{index},bus=pcie.0,chassis={index + 1},addr={slot:#x}.{function}"
         ports.append(port + (",multifunction=on" if function == 0 else ""))
     return _devices(ports)
+
+
+def _share_slots(folder: int | None) -> list[str]:
+    """What 9p can share later. Model ``none``: files of the guest are the caller's, with the mode it gave."""
+    if folder is None:
+        return []
+    return [
+        word
+        for readonly in (False, True)
+        for name in slots.names(readonly=readonly)
+        for word in (
+            "-fsdev",
+            f"local,id={name},path=/proc/self/fd/{folder}/{name},security_model=none,multidevs=remap"
+            + (",readonly=on" if readonly else ""),
+        )
+    ]

@@ -16,13 +16,15 @@ from typing import Any, ParamSpec, TypeVar
 from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
 from sandbox_nb.vm import command
 from sandbox_nb.vm import template as template_files
-from sandbox_nb.vm.attach import UNPLUG_TIMEOUT, Attached, Attachments, Backend
+from sandbox_nb.vm.attach import UNPLUG_TIMEOUT, Attached, Attachments
+from sandbox_nb.vm.backend import Backend, Host
 from sandbox_nb.vm.command import Fds, Spec
 from sandbox_nb.vm.console import Console
 from sandbox_nb.vm.monitor import Monitor
 from sandbox_nb.vm.obituary import obituary
 from sandbox_nb.vm.ports import RootPorts
 from sandbox_nb.vm.process import Child
+from sandbox_nb.vm.slots import Slots
 from sandbox_nb.vm.template import Template, copy_ram
 
 logger = logging.getLogger(__name__)
@@ -47,21 +49,24 @@ class Logs:
 class Machine:
     """A QEMU process with its QMP session and its console. Belongs to the event loop it was started in."""
 
-    def __init__(self, child: Child, monitor: Monitor, console: Console, ram: int) -> None:
+    def __init__(self, child: Child, console: Console, ram: int, host: Host) -> None:
         self.child = child
         self.console = console
-        self._monitor = monitor
+        self._monitor = host.monitor
         self._ram = ram
         self._migration: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._ports = RootPorts(command.ROOT_PORTS, monitor.execute)
-        self._attachments = Attachments(monitor, self._ports)
+        self._ports = RootPorts(command.ROOT_PORTS, self._monitor.execute)
+        self._attachments = Attachments(host, self._ports)
         self._shutdown_reason = ""
         self._events = asyncio.create_task(self._follow_events(), name="qmp-events")
 
     @classmethod
-    async def spawn(cls, spec: Spec, *, guard: Path, logs: Logs, template: Template | None = None) -> Machine:
+    async def spawn(
+        cls, spec: Spec, *, guard: Path, logs: Logs, folder: Path, template: Template | None = None
+    ) -> Machine:
         """Start QEMU and return once it answers QMP; the guest is paused, nothing is plugged.
 
+        ``folder`` is a private one, with a path short enough for sockets, that outlives the machine.
         With a template, the guest is the one that was saved, and its RAM is copied while QEMU starts.
 
         Raises Unavailable with QEMU's own words when it ends instead, FailedPrecondition when it is too old or
@@ -74,14 +79,18 @@ class Machine:
             console_end, console_qemu = _socket_pair(undo, given_away)
             console = Console(console_end, logs.console)
             undo.callback(console.close)
-            fds = Fds(ram=ram, qmp=qmp_qemu.fileno(), console=console_qemu.fileno())
+            links = folder / "9p"
+            links.mkdir(mode=0o700, exist_ok=True)
+            slots = os.open(links, os.O_PATH | os.O_DIRECTORY)
+            given_away.callback(os.close, slots)
+            fds = Fds(ram=ram, qmp=qmp_qemu.fileno(), console=console_qemu.fileno(), slots=slots)
             log_file = logs.qemu.open("wb", buffering=0)
             undo.callback(log_file.close)
             child = Child.spawn(
                 command.argv(spec, fds, incoming=template is not None),
                 name="QEMU",
                 guard=guard,
-                pass_fds=(fds.ram, fds.qmp, fds.console),
+                pass_fds=(fds.ram, fds.qmp, fds.console, slots),
                 log_file=log_file,
             )
             given_away.close()
@@ -95,7 +104,7 @@ class Machine:
                 await child.wait()
                 raise
             undo.pop_all()
-        machine = cls(child, monitor, console, ram)
+        machine = cls(child, console, ram, Host(monitor, Slots(links), folder, guard))
         try:
             await filling
             if template is not None:
