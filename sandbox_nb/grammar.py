@@ -2,20 +2,39 @@
 
 Flags that describe a machine are made from the fields of ``Options``; ``sandbox-nb`` and ``%sandbox`` put them
 into their sub-commands, so name, default and help text cannot drift apart.
+
+An action may carry a ``complete``: what kind of word it takes, for who offers completions (``COMPLETE_…``).
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
-from collections.abc import Sequence
+import functools
+import os
+import shlex
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from sandbox_nb import config, notation
+from sandbox_nb.config import Kind
+from sandbox_nb.devices import NIC, Device, Disk, Filesystem, UserNIC
 from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.options import Options
+from sandbox_nb.suggest import did_you_mean
 
 _INTEGERS = {"cpu", "memory", "standby"}
+_PATHS = {"state_dir", "kernel", "modules", "busybox", "rootfs"}
+
+DEVICES: dict[str, tuple[Kind, str, str]] = {
+    "disk": (Disk, "disks", "a disk image of the host"),
+    "share": (Filesystem, "filesystems", "a folder of the host"),
+    "nic": (NIC, "nics", "a network card on a UNIX socket of the host"),
+    "user-nic": (UserNIC, "nics", "a network card on QEMU's user-mode network"),
+}
+"""The flags that say a device: its kind, the option it belongs to, what it is."""
+
+COMPLETE_HOST_PATH = "host path"
 
 
 class UsageError(InvalidArgument):
@@ -26,7 +45,6 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError instead of leaving the process, and guesses what was meant."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        keywords.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         keywords.setdefault("allow_abbrev", False)
         super().__init__(*args, **keywords)
 
@@ -51,42 +69,75 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
 
-def did_you_mean(word: str, known: Sequence[str] | dict[str, Any]) -> str:
-    """A suggestion to put behind an error message, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every option of a machine that can be said in one word."""
+    """Add a flag for every option of a machine, and ``--config``, which takes them from a file."""
     group = parser.add_argument_group("machine")
+    # What is not said stays away, so that it does not hide what a file or the notebook's settings say.
+    add = functools.partial(group.add_argument, default=argparse.SUPPRESS)
     for option in dataclasses.fields(Options):
-        if "help" not in option.metadata:
-            continue
-        flags = [f"--{option.name.replace('_', '-')}"]
-        if option.metadata["alias"]:
-            flags.append(f"--{option.metadata['alias']}")
-        keywords: dict[str, Any] = {
-            "dest": option.name,
-            "help": option.metadata["help"],
-            "default": option.default,
-        }
-        if option.metadata["choices"]:
-            keywords["choices"] = option.metadata["choices"]
+        if "help" in option.metadata:
+            _add_plain(add, option)
+    for flag, (kind, option_name, what) in DEVICES.items():
+        keywords = _device_keywords(kind)
+        add(
+            f"--{flag}",
+            dest=option_name,
+            action="append",
+            help=f"{what}, may be repeated: {notation.FORMS[kind]}",
+            **keywords,
+        )
+    add("--init-arg", dest="init_args", action="append", metavar="ARG", help="argument for the agent")
+    file = add("--config", metavar="FILE", help="TOML file with options under the same names; flags come on top")
+    file.complete = COMPLETE_HOST_PATH  # type: ignore[attr-defined]
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say one device."""
+    choice = parser.add_mutually_exclusive_group(required=True)
+    for flag, (kind, _, what) in DEVICES.items():
+        text = f"{what}: {notation.FORMS[kind]}"
+        choice.add_argument(f"--{flag}", dest="device", help=text, **_device_keywords(kind))
+
+
+def machine_options(arguments: argparse.Namespace, base: Options | None = None) -> Options:
+    """The options that a file and the flags said, on top of ``base``: devices and arguments are added to it.
+
+    Raises InvalidArgument, and NotFound for a file that is not there.
+    """
+    options = base or Options()
+    if hasattr(arguments, "config"):
+        options = dataclasses.replace(options, **config.said(config.load(arguments.config)))
+    said: dict[str, Any] = {}
+    for option in dataclasses.fields(Options):
+        if hasattr(arguments, option.name):
+            value = getattr(arguments, option.name)
+            said[option.name] = [*getattr(options, option.name), *value] if isinstance(value, list) else value
+    return options.applying((), said)
+
+
+def machine_words(options: Options) -> list[str]:
+    """The flags that say ``options``, as ``machine_options`` reads them.
+
+    Raises InvalidArgument for what no word can say.
+    """
+    words: list[str] = []
+    for name, value in config.said(options).items():
+        if name == "init_args":
+            words += [f"--init-arg={_text(argument)}" for argument in value]
+        elif isinstance(value, tuple):
+            words += [word for device in value for word in _device_words(device)]
         else:
-            keywords["metavar"] = option.metadata["metavar"]
-        if option.name in _INTEGERS:
-            keywords["type"] = int
-        group.add_argument(*flags, **keywords)
-    group.add_argument(
-        "--init-arg", dest="init_args", action="append", default=[], metavar="ARG", help="argument for the agent"
-    )
+            flag, text = f"--{name.replace('_', '-')}", _text(value)
+            words += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+    return words
 
 
-def machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The keywords for ``Sandbox.start`` that the flags said."""
-    names = [option.name for option in dataclasses.fields(Options) if hasattr(arguments, option.name)]
-    return {name: getattr(arguments, name) for name in names}
+def line(words: Sequence[str]) -> str:
+    """Words as they are typed. Raises InvalidArgument for one that takes more than a line."""
+    for word in words:
+        if len(f"{word}.".splitlines()) > 1:
+            raise InvalidArgument(f"{word!r} is more than a line; use TOML or Python")
+    return shlex.join(words)
 
 
 def add_command_options(parser: argparse.ArgumentParser) -> None:
@@ -111,3 +162,55 @@ def command_options(arguments: argparse.Namespace) -> dict[str, Any]:
             raise UsageError(f"--env {pair}: NAME=VALUE is needed")
         env[name] = value
     return {"env": env, "cwd": arguments.cwd, "user": arguments.user, "timeout": arguments.timeout}
+
+
+def _add_plain(add: Callable[..., argparse.Action], option: dataclasses.Field[Any]) -> None:
+    """Add the flag of an option that is one word."""
+    flags = [f"--{option.name.replace('_', '-')}"]
+    if option.metadata["alias"]:
+        flags.append(f"--{option.metadata['alias']}")
+    keywords: dict[str, Any] = {"dest": option.name, "help": _help(option)}
+    if option.metadata["choices"]:
+        keywords["choices"] = option.metadata["choices"]
+    else:
+        keywords["metavar"] = option.metadata["metavar"]
+    if option.name in _INTEGERS:
+        keywords["type"] = int
+    action = add(*flags, **keywords)
+    if option.name in _PATHS:
+        action.complete = COMPLETE_HOST_PATH  # type: ignore[attr-defined]
+
+
+def _help(option: dataclasses.Field[Any]) -> str:
+    default = "" if option.default is None else f" (default: {option.default})"
+    return f"{option.metadata['help']}{default}".replace("%", "%%")
+
+
+def _device_keywords(kind: Kind) -> dict[str, Any]:
+    """What an argument that takes a device needs; one that has no first part may stand alone."""
+    alone = {"nargs": "?", "const": kind()} if kind is UserNIC else {}
+    return {"type": _device_type(kind), "metavar": notation.FORMS[kind].partition("[")[0] or "KEY=VALUE", **alone}
+
+
+def _device_type(kind: Kind) -> Callable[[str], Device]:
+    def parse(text: str) -> Device:
+        try:
+            return notation.parse(kind, text)
+        except InvalidArgument as error:
+            # argparse would hide the words of a plain ValueError.
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse
+
+
+def _device_words(device: Device) -> list[str]:
+    flag = next(flag for flag, (kind, _, _) in DEVICES.items() if isinstance(device, kind))
+    word = notation.render(device)
+    return [f"--{flag}={word}"] if word else [f"--{flag}"]
+
+
+def _text(value: Any) -> str:
+    text = os.fsdecode(value) if isinstance(value, (str, bytes, os.PathLike)) else str(value)
+    if not config.is_utf8(text):
+        raise InvalidArgument(f"{value!r} is no UTF-8, which a line is; use Python")
+    return text

@@ -117,6 +117,19 @@ class Options:
         None, "root file system: a folder, or an erofs, squashfs or ext4 image", metavar="PATH"
     )
 
+    @staticmethod
+    def from_toml(text: str) -> Options:
+        """The options that TOML says; ``config`` describes the form. Raises InvalidArgument."""
+        from sandbox_nb import config
+
+        return config.from_toml(text)
+
+    def to_toml(self) -> str:
+        """These options as TOML: what is not the default. Raises InvalidArgument for a path that is no UTF-8."""
+        from sandbox_nb import config
+
+        return config.to_toml(self)
+
     def applying(self, options: Sequence[Option], keywords: Mapping[str, Any] | None = None) -> Options:
         """Return these options with ``options`` applied in order, then ``keywords`` by name.
 
@@ -141,6 +154,8 @@ class Options:
         self._check_resources()
         self._check_choices()
         self._check_standby()
+        if not isinstance(self.init_args, tuple):
+            raise InvalidArgument(f"init_args={self.init_args!r}: a list is needed")
         for argument in self.init_args:
             _check_init_arg(argument)
         _check_each("disks", self.disks, Disk)

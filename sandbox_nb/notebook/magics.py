@@ -17,6 +17,7 @@ from sandbox_nb.grammar import Parser, UsageError
 from sandbox_nb.notebook.progress import ProgressLine, started_line
 from sandbox_nb.process import Completed
 from sandbox_nb.sandbox import State
+from sandbox_nb.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from sandbox_nb.boot import Boot
@@ -76,7 +77,8 @@ class SandboxMagics(Magics):
             self._end(known)
         sandbox = Sandbox(name)
         progress = ProgressLine()
-        sandbox.start(progress=progress, **grammar.machine_options(arguments))
+        options = grammar.machine_options(arguments)
+        sandbox.start(lambda _: options, progress=progress)
         self.sandboxes[name] = sandbox
         progress.finish(started_line(sandbox))
 
@@ -134,7 +136,7 @@ class SandboxMagics(Magics):
         sandbox = self.sandboxes.get(name)
         if sandbox is None:
             option = "" if name == DEFAULT_NAME else f" --name {name}"
-            guess = grammar.did_you_mean(name, self.sandboxes)
+            guess = did_you_mean(name, self.sandboxes)
             raise NotFound(f"no sandbox {name!r} has been started: %sandbox start{option}{guess}")
         return sandbox
 
