@@ -21,6 +21,8 @@ struct job {
 	struct buffer result;
 	struct call *call; /* NULL once it was dropped */
 	pid_t pid;         /* 0 once reaped */
+	void (*ended)(void *context, bool done);
+	void *context;
 };
 
 static struct job *jobs;
@@ -45,6 +47,8 @@ static void job_end(struct job *job)
 			break;
 		}
 	watch_close(&job->pipe);
+	if (job->ended)
+		job->ended(job->context, job->result.len > 0 && job->result.at[0] == STATUS_OK);
 	if (job->call)
 		finish_call(job->call, &job->result);
 	buffer_free(&job->result);
@@ -69,7 +73,7 @@ static void job_dropped(struct call *call)
 	struct job *job = call->context;
 	job->call = NULL;
 	if (job->pid)
-		kill(job->pid, SIGKILL);
+		kill(job->pid, SIGTERM);
 }
 
 static bool job_fork(struct job *job, int stream, void (*work)(void *), void *context)
@@ -85,10 +89,12 @@ static bool job_fork(struct job *job, int stream, void (*work)(void *), void *co
 	return false;
 }
 
-void job_start(struct call *call, int stream, void (*work)(void *), void *context)
+static void begin(struct call *call, int stream, void (*work)(void *), void *context, void (*ended)(void *, bool))
 {
 	struct job *job = n_jobs < MAX_JOBS ? calloc(1, sizeof *job) : NULL;
 	if (job && job_fork(job, stream, work, context)) {
+		job->ended = ended;
+		job->context = context;
 		job->call = call;
 		job->next = jobs;
 		jobs = job;
@@ -97,10 +103,23 @@ void job_start(struct call *call, int stream, void (*work)(void *), void *contex
 		call->dropped = job_dropped;
 	} else {
 		free(job);
-		call_fail(call, STATUS_RESOURCE_EXHAUSTED, "64 files are being copied already, or the guest is out of memory");
+		if (ended)
+			ended(context, false);
+		call_fail(call, STATUS_RESOURCE_EXHAUSTED,
+			  "64 files, mounts and interfaces are being worked on already, or the guest is out of memory");
 	}
 	if (stream >= 0)
 		close(stream);
+}
+
+void job_start(struct call *call, int stream, void (*work)(void *), void *context)
+{
+	begin(call, stream, work, context, NULL);
+}
+
+void job_start_told(struct call *call, void (*work)(void *), void *context, void (*ended)(void *, bool))
+{
+	begin(call, -1, work, context, ended);
 }
 
 void job_reaped(pid_t pid)

@@ -1,7 +1,7 @@
 /*
  * Work for a call that may block, done by a child of the agent's: the loop goes on.
  *
- * The child answers through job_reply() or job_fail(), once. A call that is dropped ends its child.
+ * The child answers through job_reply() or job_fail(), once. A call that is dropped ends its child, by SIGTERM.
  */
 #ifndef JOB_H
 #define JOB_H
@@ -12,6 +12,9 @@
 
 /* Forks. In the child, `work` has `stream` as its standard input, if that is not -1. Closes `stream` in the agent. */
 void job_start(struct call *, int stream, void (*work)(void *), void *context);
+
+/* The same; `ended` is called once, in the agent, when the child is gone: whether it has replied through job_reply(). */
+void job_start_told(struct call *, void (*work)(void *), void *context, void (*ended)(void *context, bool done));
 
 /* In the child. */
 void job_reply(const struct buffer *payload);

@@ -1,9 +1,9 @@
 #include "root.h"
 
+#include "disk.h"
 #include "log.h"
 #include "text.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -54,23 +54,6 @@ bool root_disk_parse(struct bytes message, struct root_disk *disk)
 		}
 	return !in.broken && take_text(serial, disk->serial, sizeof disk->serial) &&
 	       take_text(type, disk->type, sizeof disk->type) && known_type(disk->type);
-}
-
-/* Puts the device of the disk with the wanted serial into `device`. */
-static bool find_disk(char device[PATH_MAX])
-{
-	DIR *blocks = opendir("/sys/block");
-	bool found = false;
-	for (struct dirent *entry; blocks && !found && (entry = readdir(blocks));) {
-		char path[PATH_MAX], serial[64];
-		snprintf(path, sizeof path, "/sys/block/%s/serial", entry->d_name);
-		text_read_line(path, serial, sizeof serial);
-		found = strcmp(serial, wanted.serial) == 0;
-		snprintf(device, PATH_MAX, "/dev/%s", entry->d_name);
-	}
-	if (blocks)
-		closedir(blocks);
-	return found;
 }
 
 static bool make_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
@@ -151,9 +134,10 @@ static void switch_to(const char *device)
 
 static void look(struct timer *timer)
 {
-	char device[PATH_MAX], problem[128];
+	char id[DISK_ID_MAX], device[PATH_MAX], problem[128];
 	(void)timer;
-	if (find_disk(device)) {
+	disk_id(wanted.serial, id);
+	if (disk_find(id, device)) {
 		switch_to(device);
 	} else if (monotonic_ns() < give_up_at) {
 		timer_start(&poll_timer, POLL_EVERY, look);

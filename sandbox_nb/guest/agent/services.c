@@ -1,6 +1,7 @@
 /* What the host can call: sandbox_nb/guest/proto/ as a table. */
 #include "events.h"
 #include "files.h"
+#include "mount.h"
 #include "power.h"
 #include "process.h"
 #include "rpc.h"
@@ -10,6 +11,7 @@
 
 #define EVENTS "nerdbox.services.vmevents.v1.Events"
 #define FILES "sandbox_nb.files.v1.Files"
+#define MOUNT "containerd.vminitd.services.mount.v1.Mount"
 #define POWER "sandbox_nb.power.v1.Power"
 #define PROCESS "sandbox_nb.process.v1.Process"
 #define SETUP "sandbox_nb.setup.v1.Setup"
@@ -24,6 +26,9 @@ static const struct method methods[] = {
 	{PROCESS, "Pids", UNARY, process_pids},
 	{FILES, "Read", UNARY, files_read},
 	{FILES, "Write", UNARY, files_write},
+	{MOUNT, "MountAll", UNARY, mount_all},
+	{MOUNT, "Unmount", UNARY, mount_unmount},
+	{MOUNT, "UnmountAll", UNARY, mount_unmount_all},
 	{SYSTEM, "Info", UNARY, system_info},
 	{SETUP, "Configure", UNARY, setup_configure},
 	{POWER, "Off", UNARY, power_off},

@@ -1,5 +1,6 @@
 #include "uevent.h"
 
+#include "disk.h"
 #include "log.h"
 #include "loop.h"
 #include "spawn.h"
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/netlink.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -36,7 +38,6 @@ static pid_t modprobe;
 
 static void run_modprobe(void *context)
 {
-	
 	char *argv[MAX_PENDING + 5] = {"modprobe", "-b", "-q", "-a"};
 	size_t n = 4;
 	(void)context;
@@ -90,10 +91,13 @@ static const char *value_of(const char *message, size_t len, const char *key)
 
 static void handle_event(const char *message, size_t len)
 {
+	const char *action = value_of(message, len, "ACTION");
 	const char *alias = value_of(message, len, "MODALIAS");
 	const char *device = value_of(message, len, "DEVPATH");
+	if (strcmp(value_of(message, len, "SUBSYSTEM"), "block") == 0)
+		disk_event(action, value_of(message, len, "DEVNAME"));
 	tell_others();
-	if (!*alias || n_pending == MAX_PENDING || strcmp(value_of(message, len, "ACTION"), "add") != 0)
+	if (!*alias || n_pending == MAX_PENDING || strcmp(action, "add") != 0)
 		return;
 	struct pending *entry = &pending[n_pending++];
 	snprintf(entry->device, sizeof entry->device, "%s", device);
@@ -116,14 +120,33 @@ static void netlink_ready(struct watch *watch, uint32_t events)
 	}
 }
 
-void uevent_init(void (*tell)(void))
+int uevent_open(void)
 {
 	struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = KERNEL_GROUP};
-	tell_others = tell;
 	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ||
-	    !watch_start(&netlink, fd, EPOLLIN, netlink_ready))
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
+		say("the kernel's events are not to be heard: %s", strerror(errno));
+	return fd;
+}
+
+void uevent_init(void (*tell)(void))
+{
+	tell_others = tell;
+	if (!watch_start(&netlink, uevent_open(), EPOLLIN, netlink_ready))
 		say("devices that come will not be seen: %s", strerror(errno));
+	disk_init();
+}
+
+bool uevent_wait(int fd, uint64_t until)
+{
+	struct pollfd poller = {.fd = fd, .events = POLLIN};
+	char message[4096];
+	uint64_t now = monotonic_ns();
+	if (now >= until || poll(&poller, 1, (int)((until - now) / NS_PER_MS) + 1) <= 0)
+		return false;
+	while (recv(fd, message, sizeof message, 0) > 0)
+		;
+	return true;
 }
 
 void uevent_replay(void)

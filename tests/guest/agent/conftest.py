@@ -23,6 +23,8 @@ import pytest_asyncio
 from sandbox_nb import binaries
 from sandbox_nb.guest.proto import process_pb2 as pb
 from sandbox_nb.guest.proto.files_ttrpc import FilesClient
+from sandbox_nb.guest.proto.mount_ttrpc import MountClient
+from sandbox_nb.guest.proto.network_ttrpc import NetworkClient
 from sandbox_nb.guest.proto.power_ttrpc import PowerClient
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
 from sandbox_nb.guest.proto.setup_pb2 import ConfigureRequest
@@ -118,6 +120,14 @@ class Agent:
         return FilesClient(self.client)
 
     @property
+    def mounts(self) -> MountClient:
+        return MountClient(self.client)
+
+    @property
+    def network(self) -> NetworkClient:
+        return NetworkClient(self.client)
+
+    @property
     def system(self) -> SystemClient:
         return SystemClient(self.client)
 
@@ -181,6 +191,10 @@ class Agent:
         while not condition():
             await asyncio.sleep(0.01)
 
+    def inside(self, path: Path) -> Path:
+        """The path in the agent's own tree, which may be another than ours."""
+        return Path(f"/proc/{self.child.pid}/root{path}")
+
     def descriptors(self) -> int:
         """How many fds the agent has open."""
         return len(os.listdir(f"/proc/{self.child.pid}/fd"))
@@ -211,8 +225,14 @@ async def send_and_end(sock: socket.socket, data: bytes) -> None:
         sock.shutdown(socket.SHUT_WR)
 
 
+@pytest.fixture
+def launcher():
+    """What starts the agent, for a module to override: a command that executes the one behind it."""
+    return []
+
+
 @pytest_asyncio.fixture
-async def bare_agent(native_agent):
+async def bare_agent(native_agent, launcher):
     """An agent that has dialled nobody's client yet; after the test it must have kept to the sanitizers' rules."""
     folder = Path(tempfile.mkdtemp(prefix="agent-"))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -223,7 +243,9 @@ async def bare_agent(native_agent):
     flags = [f"-unix={folder}", f"-cgroup={cgroup or '/nowhere/at/all'}"]
     log = folder / "log"
     with log.open("wb") as out:
-        child = subprocess.Popen([native_agent, *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        child = subprocess.Popen(
+            [*launcher, native_agent, *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
     agent = Agent(folder, child, listener, cgroup, log)
     try:
         yield agent
