@@ -30,6 +30,9 @@ FORMATS = ("ext4",)
 
 SECTOR = 512
 
+VNET_HDR = 2
+"""A flag of the reference interface that cannot be honoured."""
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _MAX_SIZE = 1 << 60
 
@@ -180,6 +183,8 @@ class NIC:
         if self.mode not in tuple(NetworkMode):
             modes = " or ".join(f"{mode.name} ({mode.value})" for mode in NetworkMode)
             raise InvalidArgument(f"{what}: mode={self.mode!r}: {modes} is needed")
+        if isinstance(self.flags, int) and self.flags & VNET_HDR:
+            raise InvalidArgument(f"{what}: flag VNET_HDR ({VNET_HDR}): QEMU's sockets carry no vnet header")
         _check_bits(f"{what}: flags", self.flags, NetworkFlags)
         if self.flags & NetworkFlags.VFKIT and self.mode != NetworkMode.UNIXGRAM:
             raise InvalidArgument(f"{what}: flag VFKIT goes with mode UNIXGRAM")
