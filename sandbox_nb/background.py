@@ -115,9 +115,9 @@ class Runner:
             self._abandon(call)
             raise
 
-    def result(self, call: Call[T]) -> T:
-        """Wait for the end of ``call``, which goes on when the wait is interrupted."""
-        return call.future.result()
+    def result(self, call: Call[T], timeout: float | None = None) -> T:
+        """Wait for the end of ``call``, which goes on when the wait is over before. Raises TimeoutError."""
+        return call.future.result(timeout)
 
     def check_caller(self, work: Coroutine[Any, Any, Any]) -> None:
         """Raise FailedPrecondition on the loop itself."""

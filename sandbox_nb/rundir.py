@@ -20,12 +20,12 @@ LONGEST_BASE = 60
 """Bytes. A base longer than this would leave no room for our own names below the limit of 107."""
 
 
-def create() -> Path:
-    """Make the run folder of a new sandbox of this process, sweeping what dead processes left.
+def create(parent: Path | None = None) -> Path:
+    """Make a run folder of this process, in ``base()`` when not said, sweeping what dead processes left.
 
     Raises FailedPrecondition when there is nowhere to put it.
     """
-    parent = base()
+    parent = parent or base()
     sweep(parent)
     folder = parent / f"{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(3)}"
     folder.mkdir(mode=0o700)

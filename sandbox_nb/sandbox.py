@@ -108,6 +108,8 @@ class AsyncSandbox:
         self.state = State.NEW
         self.options = Options()
         self.failure: Unavailable | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop it belongs to, once started."""
         self._running: Running | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -127,6 +129,7 @@ class AsyncSandbox:
         self._require("start")
         wanted = Options().applying(options, keywords)
         self.state, self.failure = State.STARTING, None
+        self.loop = asyncio.get_running_loop()
         try:
             if self._running is not None:  # what is left of a machine that failed
                 await self._clean_up()
