@@ -11,7 +11,7 @@ import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sandbox_nb.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
@@ -42,7 +42,7 @@ class Attached:
     """The root port it sits in."""
     identity: str
     """Its id in QEMU."""
-    backend: Backend
+    backend: Backend = field(repr=False)
 
 
 class Attachments:

@@ -81,7 +81,7 @@ def feature_properties(features: int) -> dict[str, bool]:
             continue
         if bit in _OFFLOADS:
             raise InvalidArgument(
-                f"features={features:#x}: bit {bit} ({_OFFLOADS[bit]}) needs a vnet header, which no socket carries"
+                f"features={features:#x}: bit {bit} ({_OFFLOADS[bit]}) needs a vnet header, which sockets lack"
             )
         if bit not in _BITS:
             known = ", ".join(f"{number} ({name})" for number, (name, _) in _BITS.items())
