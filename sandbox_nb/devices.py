@@ -25,6 +25,12 @@ MAX_BLOCK_ID = 20
 MAX_TAG = 36
 """Bytes. VIRTIO 1.2, 5.11.4: the tag of a virtiofs device. 9p takes less, which is judged where 9p is chosen."""
 
+MAX_INTERFACE = 15
+"""Bytes. Linux's IFNAMSIZ, less the NUL."""
+
+MAX_DNS = 3
+"""Servers that a resolver asks; resolv.conf(5), MAXNS."""
+
 FORMATS = ("ext4",)
 """File systems that ``Disk.format`` can make."""
 
@@ -269,9 +275,7 @@ def _check_name(field_name: str, name: object, longest: int, what: str) -> None:
     if not isinstance(name, str) or not 1 <= len(os.fsencode(name)) <= longest:
         raise InvalidArgument(f"{field_name}={name!r}: {what} has 1 to {longest} bytes")
     if not name.isprintable() or "/" in name or " " in name or name in (".", ".."):
-        raise InvalidArgument(
-            f"{field_name}={name!r}: it names a file in the guest, so no space, no / and no dots"
-        )
+        raise InvalidArgument(f"{field_name}={name!r}: it becomes a file name in the guest: no spaces, no slashes")
 
 
 def _check_host_path(what: str, path: object) -> None:
@@ -306,7 +310,9 @@ def _card(nic: NIC | UserNIC) -> str:
 def _check_card(nic: NIC | UserNIC) -> None:
     """What both kinds of network card have."""
     if nic.name is not None:
-        _check_name("name", nic.name, MAX_BLOCK_ID, "the name of a network card")
+        _check_name("name", nic.name, MAX_INTERFACE, "the name of a network interface")
+        if ":" in nic.name:
+            raise InvalidArgument(f"name={nic.name!r}: the name of a network interface has no colon")
     if nic.mac is not None:
         _check_mac(_card(nic), nic.mac)
     _check_addresses(_card(nic), nic)
@@ -322,20 +328,30 @@ def _check_mac(what: str, mac: object) -> None:
 
 
 def _check_addresses(what: str, nic: NIC | UserNIC) -> None:
+    family = 0
     if nic.addr not in ("dhcp", "none"):
         try:
-            ipaddress.IPv4Interface(nic.addr if "/" in nic.addr else "")
+            family = ipaddress.ip_interface(nic.addr if "/" in nic.addr else "").version
         except (TypeError, ValueError) as error:
             raise InvalidArgument(
                 f"{what}: addr={nic.addr!r}: 'dhcp', 'none' or an address like '10.0.0.2/24' is needed"
             ) from error
-    if isinstance(nic.dns, str):
-        raise InvalidArgument(f"{what}: dns={nic.dns!r}: a list of addresses is needed")
-    for name, address in (("gateway", nic.gateway), *(("dns", server) for server in nic.dns)):
-        try:
-            ipaddress.IPv4Address("0.0.0.0" if address is None else address)  # noqa: S104 - an address that is fine
-        except ValueError as error:
-            raise InvalidArgument(f"{what}: {name}={address!r} is no IPv4 address") from error
+    if nic.gateway is not None:
+        version = _version(f"{what}: gateway", nic.gateway)
+        if family and version != family:
+            raise InvalidArgument(f"{what}: gateway={nic.gateway!r} is of another family than addr={nic.addr!r}")
+    if isinstance(nic.dns, str) or len(nic.dns) > MAX_DNS:
+        raise InvalidArgument(f"{what}: dns={nic.dns!r}: a list of at most {MAX_DNS} addresses is needed")
+    for server in nic.dns:
+        _version(f"{what}: dns", server)
+
+
+def _version(what: str, address: object) -> int:
+    """4 or 6. Raises InvalidArgument for what is no address."""
+    try:
+        return ipaddress.ip_address(address if isinstance(address, str) else "").version
+    except ValueError as error:
+        raise InvalidArgument(f"{what}={address!r} is no address") from error
 
 
 def _is_int(value: object) -> bool:

@@ -161,7 +161,7 @@ class Options:
         _check_each("disks", self.disks, Disk)
         _check_each("filesystems", self.filesystems, Filesystem)
         _check_each("nics", self.nics, (NIC, UserNIC))
-        _check_targets(self.devices)
+        _check_apart(self.devices)
         return self
 
     @property
@@ -307,15 +307,15 @@ def _check_each(name: str, values: object, kinds: type | tuple[type, ...]) -> No
             raise InvalidArgument(f"{name} has {value!r}, which is no {names}")
 
 
-def _check_targets(found: Sequence[Device]) -> None:
-    """No two devices are mounted at one place."""
-    taken: dict[str, str] = {}
-    for device in found:
+def _check_apart(devices: Sequence[Device]) -> None:
+    """No two devices are mounted at one place or have one MAC address."""
+    taken: dict[str, Device] = {}
+    for device in devices:
         where = mount_point(device)
-        if where is None:
-            continue
-        if (other := taken.setdefault(posixpath.normpath(where), str(device.name))) != device.name:
-            raise AlreadyExists(f"{device.name!r} and {other!r} would both be mounted at {where}")
+        mac = device.mac if isinstance(device, (NIC, UserNIC)) else None
+        for what in filter(None, (where and posixpath.normpath(where), mac and mac.lower())):
+            if (other := taken.setdefault(what, device)) is not device:
+                raise AlreadyExists(f"{device.name!r} and {other.name!r} would both have {what}")
 
 
 def _check_init_arg(argument: object) -> None:
