@@ -11,6 +11,11 @@ struct bytes bytes_of(const struct buffer *buffer)
 	return (struct bytes){buffer->at, buffer->len};
 }
 
+struct bytes bytes_of_text(const char *text)
+{
+	return (struct bytes){(const uint8_t *)text, strlen(text)};
+}
+
 bool bytes_equal(struct bytes bytes, const char *text)
 {
 	return bytes.len == strlen(text) && (bytes.len == 0 || memcmp(bytes.at, text, bytes.len) == 0);

@@ -25,6 +25,7 @@ struct buffer {
 };
 
 struct bytes bytes_of(const struct buffer *);
+struct bytes bytes_of_text(const char *);
 bool bytes_equal(struct bytes, const char *);
 
 /* A copy with a NUL behind it, to be freed; NULL when memory is short or a NUL is inside. */

@@ -105,6 +105,32 @@ void pb_put_string(struct buffer *out, uint32_t number, const char *text)
 	pb_put_bytes(out, number, text, strlen(text));
 }
 
+/* The length of the UTF-8 character the text begins with; 0 when it begins with none. RFC 3629, section 4. */
+static size_t character(const uint8_t *at)
+{
+	size_t len = at[0] < 0x80 ? 1 : at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : at[0] < 0xf5 ? 4 : 0;
+	for (size_t i = 1; i < len; i++)
+		if ((at[i] & 0xc0) != 0x80)
+			return 0;
+	bool overlong = (at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xf0 && at[1] < 0x90);
+	bool surrogate = at[0] == 0xed && at[1] > 0x9f;
+	bool beyond = at[0] == 0xf4 && at[1] > 0x8f;
+	return overlong || surrogate || beyond ? 0 : len;
+}
+
+void pb_put_text(struct buffer *out, uint32_t number, const char *text)
+{
+	struct buffer sound = {0};
+	for (const uint8_t *at = (const uint8_t *)text; *at;) {
+		size_t len = character(at);
+		buffer_append(&sound, len ? at : (const uint8_t *)"?", len ? len : 1);
+		at += len ? len : 1;
+	}
+	pb_put_bytes(out, number, sound.at, sound.len);
+	out->failed |= sound.failed;
+	buffer_free(&sound);
+}
+
 void pb_put_message(struct buffer *out, uint32_t number, const struct buffer *message)
 {
 	put_span(out, number, message->at, message->len);

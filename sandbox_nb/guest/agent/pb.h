@@ -34,6 +34,9 @@ void pb_put_varint(struct buffer *, uint32_t number, uint64_t value);
 void pb_put_bytes(struct buffer *, uint32_t number, const void *data, size_t len);
 void pb_put_string(struct buffer *, uint32_t number, const char *);
 
+/* A proto3 string is UTF-8: what of the text is not becomes '?'. */
+void pb_put_text(struct buffer *, uint32_t number, const char *);
+
 /* A message within a message, which is written even when it is empty. */
 void pb_put_message(struct buffer *, uint32_t number, const struct buffer *message);
 

@@ -4,6 +4,7 @@
 #include "transport.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -143,6 +144,8 @@ static void close_input(struct relay *relay)
 		return;
 	if (is_open(&relay->output) && tcgetattr(relay->input.fd, &termios) == 0 && termios.c_lflag & ICANON)
 		write_to(relay->input.fd, &termios.c_cc[VEOF], 1);
+	/* A socket is not closed yet, the other direction has it too. */
+	shutdown(relay->input.fd, SHUT_WR);
 	watch_close(&relay->input);
 	forget_pending(&relay->to_process);
 }
@@ -293,6 +296,15 @@ bool relay_start(int socket, int input, int output, struct relay **handle)
 	if (handle)
 		*handle = relay;
 	return true;
+}
+
+bool relay_join(int socket, int other)
+{
+	int output = fcntl(other, F_DUPFD_CLOEXEC, 0);
+	if (output >= 0)
+		return relay_start(socket, other, output, NULL);
+	close_all(socket, other, -1);
+	return false;
 }
 
 void relay_detach(struct relay **handle)

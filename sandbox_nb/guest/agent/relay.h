@@ -1,5 +1,5 @@
 /*
- * Copies between a stream of the host's and the pipes or the pty of a process, each direction by itself.
+ * Copies between a stream of the host's and the pipes or the pty of a process, or a socket; each direction by itself.
  *
  * A process never gets the socket: it could not reopen it as /dev/stdout. A relay holds at most one piece of 64 KiB in
  * each direction and reads no further until that is written, so a slow reader stops its own process and nobody else.
@@ -21,6 +21,9 @@ struct relay;
  */
 bool relay_start(int socket, int input, int output, struct relay **handle);
 void relay_detach(struct relay **handle);
+
+/* The same with a socket of the guest's for both directions. */
+bool relay_join(int socket, int other);
 
 /* Ends the direction to the process, without waiting for the host to do so. */
 void relay_close_input(struct relay *);

@@ -1,20 +1,24 @@
 /* What the host can call: sandbox_nb/guest/proto/ as a table. */
 #include "events.h"
 #include "files.h"
+#include "forward.h"
 #include "mount.h"
 #include "power.h"
 #include "process.h"
 #include "rpc.h"
 #include "setup.h"
+#include "socketforward.h"
 #include "start.h"
 #include "system.h"
 
 #define EVENTS "nerdbox.services.vmevents.v1.Events"
 #define FILES "sandbox_nb.files.v1.Files"
+#define FORWARD "sandbox_nb.forward.v1.Forward"
 #define MOUNT "containerd.vminitd.services.mount.v1.Mount"
 #define POWER "sandbox_nb.power.v1.Power"
 #define PROCESS "sandbox_nb.process.v1.Process"
 #define SETUP "sandbox_nb.setup.v1.Setup"
+#define SOCKET_FORWARD "nerdbox.services.socketforward.v1.SocketForward"
 #define SYSTEM "containerd.vminitd.services.system.v1.System"
 
 static const struct method methods[] = {
@@ -26,6 +30,16 @@ static const struct method methods[] = {
 	{PROCESS, "Pids", UNARY, process_pids},
 	{FILES, "Read", UNARY, files_read},
 	{FILES, "Write", UNARY, files_write},
+	{FILES, "Stat", UNARY, files_stat},
+	{FILES, "List", UNARY, files_list},
+	{FILES, "Mkdir", UNARY, files_mkdir},
+	{FILES, "Remove", UNARY, files_remove},
+	{FILES, "Pack", UNARY, files_pack},
+	{FILES, "Unpack", UNARY, files_unpack},
+	{FORWARD, "Dial", UNARY, forward_dial},
+	{FORWARD, "Unbind", UNARY, socketforward_unbind},
+	{SOCKET_FORWARD, "Bind", UNARY, socketforward_bind},
+	{SOCKET_FORWARD, "Accept", BIDI, socketforward_accept},
 	{MOUNT, "MountAll", UNARY, mount_all},
 	{MOUNT, "Unmount", UNARY, mount_unmount},
 	{MOUNT, "UnmountAll", UNARY, mount_unmount_all},

@@ -28,6 +28,7 @@ struct stream {
 static struct watch listener;
 static struct stream *streams;
 static unsigned waiting, greeting;
+static void (*tell_opened)(struct stream *, struct bytes id);
 
 /* Hashes of the last ids seen: an id is good for one stream, also after that has been claimed or has ended. */
 static uint64_t remembered[MAX_REMEMBERED];
@@ -125,6 +126,8 @@ static void finish_handshake(struct stream *stream)
 	stream->id = id;
 	watch_stop(&stream->socket);
 	watch_start(&stream->socket, stream->socket.fd, EPOLLRDHUP, waiting_ready);
+	if (tell_opened)
+		tell_opened(stream, id);
 }
 
 static void greeting_ready(struct watch *watch, uint32_t events)
@@ -172,6 +175,11 @@ bool streams_listen(uint32_t port)
 {
 	int fd = transport_listen(port);
 	return fd >= 0 && watch_start(&listener, fd, EPOLLIN, listener_ready);
+}
+
+void streams_tell(void (*opened)(struct stream *, struct bytes id))
+{
+	tell_opened = opened;
 }
 
 struct stream *stream_find(struct bytes reference, const char **problem)

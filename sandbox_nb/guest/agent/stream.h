@@ -14,6 +14,9 @@ bool streams_listen(uint32_t port);
 
 struct stream;
 
+/* Who is to hear of each stream, with its id, when it is acknowledged. It may claim it then. */
+void streams_tell(void (*opened)(struct stream *, struct bytes id));
+
 /*
  * The stream named by `reference` ("stream://ID"). NULL with the reason in `problem` when there is none: a text with one
  * %.*s for the reference.

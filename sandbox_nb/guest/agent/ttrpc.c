@@ -94,7 +94,7 @@ void frame_put_response(struct buffer *out, uint32_t stream, enum status status,
 	if (status != STATUS_OK) {
 		struct buffer inner = {0}; /* google.rpc.Status */
 		pb_put_varint(&inner, 1, status);
-		pb_put_string(&inner, 2, message);
+		pb_put_text(&inner, 2, message);
 		pb_put_message(&response, 1, &inner);
 		buffer_free(&inner);
 	} else {

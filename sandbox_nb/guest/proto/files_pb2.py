@@ -12,23 +12,40 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sandbox_nb/guest/proto/files.proto\x12\x13sandbox_nb.files.v1\"+\n\x0bReadRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0e\n\x06stream\x18\x02 \x01(\t\"*\n\x0cReadResponse\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0c\n\x04mode\x18\x02 \x01(\r\":\n\x0cWriteRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\r\"\x1d\n\rWriteResponse\x12\x0c\n\x04size\x18\x01 \x01(\x04\x32\xa4\x01\n\x05\x46iles\x12K\n\x04Read\x12 .sandbox_nb.files.v1.ReadRequest\x1a!.sandbox_nb.files.v1.ReadResponse\x12N\n\x05Write\x12!.sandbox_nb.files.v1.WriteRequest\x1a\".sandbox_nb.files.v1.WriteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sandbox_nb/guest/proto/files.proto\x12\x13sandbox_nb.files.v1\x1a\x1bgoogle/protobuf/empty.proto\"\x8d\x01\n\x05\x45ntry\x12\x0c\n\x04name\x18\x01 \x01(\x0c\x12\x0c\n\x04mode\x18\x02 \x01(\r\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\r\n\x05mtime\x18\x04 \x01(\x03\x12\x13\n\x0bmtime_nanos\x18\x05 \x01(\r\x12\x0b\n\x03uid\x18\x06 \x01(\r\x12\x0b\n\x03gid\x18\x07 \x01(\r\x12\x0e\n\x06target\x18\x08 \x01(\x0c\x12\x0c\n\x04link\x18\t \x01(\x0c\"+\n\x0bReadRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0e\n\x06stream\x18\x02 \x01(\t\"*\n\x0cReadResponse\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0c\n\x04mode\x18\x02 \x01(\r\"H\n\x0cWriteRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12\x0c\n\x04size\x18\x04 \x01(\x04\"\x1d\n\rWriteResponse\x12\x0c\n\x04size\x18\x01 \x01(\x04\".\n\x0bStatRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x11\n\tno_follow\x18\x05 \x01(\x08\"+\n\x0bListRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0e\n\x06stream\x18\x02 \x01(\t\"M\n\x0cMkdirRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12\x0f\n\x07parents\x18\x06 \x01(\x08\x12\x10\n\x08\x65xist_ok\x18\x07 \x01(\x08\"0\n\rRemoveRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x11\n\trecursive\x18\x08 \x01(\x08\"+\n\x0bPackRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0e\n\x06stream\x18\x02 \x01(\t\"-\n\rUnpackRequest\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0e\n\x06stream\x18\x02 \x01(\t\"\x1e\n\x0eUnpackResponse\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x32\xcb\x04\n\x05\x46iles\x12K\n\x04Read\x12 .sandbox_nb.files.v1.ReadRequest\x1a!.sandbox_nb.files.v1.ReadResponse\x12N\n\x05Write\x12!.sandbox_nb.files.v1.WriteRequest\x1a\".sandbox_nb.files.v1.WriteResponse\x12\x44\n\x04Stat\x12 .sandbox_nb.files.v1.StatRequest\x1a\x1a.sandbox_nb.files.v1.Entry\x12@\n\x04List\x12 .sandbox_nb.files.v1.ListRequest\x1a\x16.google.protobuf.Empty\x12\x42\n\x05Mkdir\x12!.sandbox_nb.files.v1.MkdirRequest\x1a\x16.google.protobuf.Empty\x12\x44\n\x06Remove\x12\".sandbox_nb.files.v1.RemoveRequest\x1a\x16.google.protobuf.Empty\x12@\n\x04Pack\x12 .sandbox_nb.files.v1.PackRequest\x1a\x16.google.protobuf.Empty\x12Q\n\x06Unpack\x12\".sandbox_nb.files.v1.UnpackRequest\x1a#.sandbox_nb.files.v1.UnpackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandbox_nb.guest.proto.files_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_READREQUEST']._serialized_start=59
-  _globals['_READREQUEST']._serialized_end=102
-  _globals['_READRESPONSE']._serialized_start=104
-  _globals['_READRESPONSE']._serialized_end=146
-  _globals['_WRITEREQUEST']._serialized_start=148
-  _globals['_WRITEREQUEST']._serialized_end=206
-  _globals['_WRITERESPONSE']._serialized_start=208
-  _globals['_WRITERESPONSE']._serialized_end=237
-  _globals['_FILES']._serialized_start=240
-  _globals['_FILES']._serialized_end=404
+  _globals['_ENTRY']._serialized_start=89
+  _globals['_ENTRY']._serialized_end=230
+  _globals['_READREQUEST']._serialized_start=232
+  _globals['_READREQUEST']._serialized_end=275
+  _globals['_READRESPONSE']._serialized_start=277
+  _globals['_READRESPONSE']._serialized_end=319
+  _globals['_WRITEREQUEST']._serialized_start=321
+  _globals['_WRITEREQUEST']._serialized_end=393
+  _globals['_WRITERESPONSE']._serialized_start=395
+  _globals['_WRITERESPONSE']._serialized_end=424
+  _globals['_STATREQUEST']._serialized_start=426
+  _globals['_STATREQUEST']._serialized_end=472
+  _globals['_LISTREQUEST']._serialized_start=474
+  _globals['_LISTREQUEST']._serialized_end=517
+  _globals['_MKDIRREQUEST']._serialized_start=519
+  _globals['_MKDIRREQUEST']._serialized_end=596
+  _globals['_REMOVEREQUEST']._serialized_start=598
+  _globals['_REMOVEREQUEST']._serialized_end=646
+  _globals['_PACKREQUEST']._serialized_start=648
+  _globals['_PACKREQUEST']._serialized_end=691
+  _globals['_UNPACKREQUEST']._serialized_start=693
+  _globals['_UNPACKREQUEST']._serialized_end=738
+  _globals['_UNPACKRESPONSE']._serialized_start=740
+  _globals['_UNPACKRESPONSE']._serialized_end=770
+  _globals['_FILES']._serialized_start=773
+  _globals['_FILES']._serialized_end=1360
 # @@protoc_insertion_point(module_scope)

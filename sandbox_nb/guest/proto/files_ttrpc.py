@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf import empty_pb2
+
 from . import files_pb2
 
 if TYPE_CHECKING:
@@ -59,6 +61,123 @@ class FilesClient:
             metadata=metadata,
         )
 
+    async def stat(
+        self,
+        request: files_pb2.StatRequest,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> files_pb2.Entry:
+        """Call ``Files/Stat``."""
+        return await self._client.call(
+            "sandbox_nb.files.v1.Files",
+            "Stat",
+            request,
+            files_pb2.Entry,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
+    async def list(
+        self,
+        request: files_pb2.ListRequest,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> empty_pb2.Empty:
+        """Call ``Files/List``.
+
+        Sends an Entry for each that is in the folder, in any order, as records, the last of length 0.
+        """
+        return await self._client.call(
+            "sandbox_nb.files.v1.Files",
+            "List",
+            request,
+            empty_pb2.Empty,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
+    async def mkdir(
+        self,
+        request: files_pb2.MkdirRequest,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> empty_pb2.Empty:
+        """Call ``Files/Mkdir``."""
+        return await self._client.call(
+            "sandbox_nb.files.v1.Files",
+            "Mkdir",
+            request,
+            empty_pb2.Empty,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
+    async def remove(
+        self,
+        request: files_pb2.RemoveRequest,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> empty_pb2.Empty:
+        """Call ``Files/Remove``.
+
+        Removes a file, a symbolic link (not what it points to) or a folder.
+        """
+        return await self._client.call(
+            "sandbox_nb.files.v1.Files",
+            "Remove",
+            request,
+            empty_pb2.Empty,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
+    async def pack(
+        self,
+        request: files_pb2.PackRequest,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> empty_pb2.Empty:
+        """Call ``Files/Pack``.
+
+        Sends the tree at a path, which is followed if it is a symbolic link; those in the tree are sent as
+        such.
+        """
+        return await self._client.call(
+            "sandbox_nb.files.v1.Files",
+            "Pack",
+            request,
+            empty_pb2.Empty,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
+    async def unpack(
+        self,
+        request: files_pb2.UnpackRequest,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> files_pb2.UnpackResponse:
+        """Call ``Files/Unpack``.
+
+        Takes a tree: into the folder at `path`, under its own name, if there is one; else it becomes what
+        `path` names. What is in the way is replaced, but a folder, which is filled up. Files appear whole,
+        and none that is not.
+        """
+        return await self._client.call(
+            "sandbox_nb.files.v1.Files",
+            "Unpack",
+            request,
+            files_pb2.UnpackResponse,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
 
 class FilesBase:
     """Answers ``sandbox_nb.files.v1.Files``.
@@ -71,6 +190,12 @@ class FilesBase:
         # name, handler, type of a request, whether the client streams, whether the server streams
         ("Read", "read", files_pb2.ReadRequest, False, False),
         ("Write", "write", files_pb2.WriteRequest, False, False),
+        ("Stat", "stat", files_pb2.StatRequest, False, False),
+        ("List", "list", files_pb2.ListRequest, False, False),
+        ("Mkdir", "mkdir", files_pb2.MkdirRequest, False, False),
+        ("Remove", "remove", files_pb2.RemoveRequest, False, False),
+        ("Pack", "pack", files_pb2.PackRequest, False, False),
+        ("Unpack", "unpack", files_pb2.UnpackRequest, False, False),
     )
 
     async def read(
@@ -94,5 +219,68 @@ class FilesBase:
 
         Takes the stream's bytes until its end, into a temporary neighbour renamed into place; answers when
         it is there.
+        """
+        raise NotImplementedError
+
+    async def stat(
+        self,
+        request: files_pb2.StatRequest,
+        context: Context,
+    ) -> files_pb2.Entry:
+        """Answer ``Files/Stat``."""
+        raise NotImplementedError
+
+    async def list(
+        self,
+        request: files_pb2.ListRequest,
+        context: Context,
+    ) -> empty_pb2.Empty:
+        """Answer ``Files/List``.
+
+        Sends an Entry for each that is in the folder, in any order, as records, the last of length 0.
+        """
+        raise NotImplementedError
+
+    async def mkdir(
+        self,
+        request: files_pb2.MkdirRequest,
+        context: Context,
+    ) -> empty_pb2.Empty:
+        """Answer ``Files/Mkdir``."""
+        raise NotImplementedError
+
+    async def remove(
+        self,
+        request: files_pb2.RemoveRequest,
+        context: Context,
+    ) -> empty_pb2.Empty:
+        """Answer ``Files/Remove``.
+
+        Removes a file, a symbolic link (not what it points to) or a folder.
+        """
+        raise NotImplementedError
+
+    async def pack(
+        self,
+        request: files_pb2.PackRequest,
+        context: Context,
+    ) -> empty_pb2.Empty:
+        """Answer ``Files/Pack``.
+
+        Sends the tree at a path, which is followed if it is a symbolic link; those in the tree are sent as
+        such.
+        """
+        raise NotImplementedError
+
+    async def unpack(
+        self,
+        request: files_pb2.UnpackRequest,
+        context: Context,
+    ) -> files_pb2.UnpackResponse:
+        """Answer ``Files/Unpack``.
+
+        Takes a tree: into the folder at `path`, under its own name, if there is one; else it becomes what
+        `path` names. What is in the way is replaced, but a folder, which is filled up. Files appear whole,
+        and none that is not.
         """
         raise NotImplementedError

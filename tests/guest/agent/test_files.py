@@ -1,8 +1,9 @@
-"""Whole files over streams."""
+"""Whole files over streams, and what is asked of paths without one."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import stat
@@ -10,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_nb.guest.proto.files_pb2 import ReadRequest, WriteRequest
+from sandbox_nb.files.records import read_entry
+from sandbox_nb.guest.proto.files_pb2 import (
+    ListRequest,
+    MkdirRequest,
+    ReadRequest,
+    RemoveRequest,
+    StatRequest,
+    WriteRequest,
+)
 from sandbox_nb.ttrpc import Code, StatusError
 
 
@@ -167,3 +176,125 @@ async def test_a_worker_that_is_killed_is_an_internal_error(agent, tools, tmp_pa
     with pytest.raises(StatusError) as info:
         await call
     assert info.value.code == Code.INTERNAL
+
+
+async def test_a_write_that_is_cancelled_half_way_leaves_the_old_file(agent, tools, tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    name, sock = await agent.stream()
+    request = WriteRequest(path=bytes(tmp_path / "file"), stream=name, size=1000)
+    call = asyncio.create_task(agent.files.write(request))
+    await tools.send_and_end(sock, bytes(999))
+    with pytest.raises(StatusError) as info:
+        await call
+    assert info.value.code == Code.CANCELLED
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+async def test_what_is_known_of_a_file(agent, tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "file").chmod(0o4751)
+    os.utime(tmp_path / "file", ns=(0, 1_234_567_890_123_456_789))
+    (tmp_path / "link").symlink_to("file")
+    entry = await agent.files.stat(StatRequest(path=bytes(tmp_path / "link")))
+    assert (entry.name, entry.mode, entry.size) == (b"link", stat.S_IFREG | 0o4751, 5)
+    assert (entry.mtime, entry.mtime_nanos) == (1_234_567_890, 123_456_789)
+    assert (entry.uid, entry.gid) == (os.getuid(), os.getgid())
+    entry = await agent.files.stat(StatRequest(path=bytes(tmp_path / "link"), no_follow=True))
+    assert (entry.mode & 0o170000, entry.target) == (stat.S_IFLNK, b"file")
+    assert stat.S_ISDIR((await agent.files.stat(StatRequest(path=b"/"))).mode)
+    with pytest.raises(StatusError, match="/no/where: No such file"):
+        await agent.files.stat(StatRequest(path=b"/no/where"))
+
+
+async def list_folder(agent, tools, path) -> list:
+    name, sock = await agent.stream()
+    call = asyncio.create_task(agent.files.list(ListRequest(path=os.fsencode(path), stream=name)))
+    data = io.BytesIO(await tools.read_all(sock))
+    await call
+    found = []
+    while (entry := read_entry(data)) is not None:
+        found.append(entry)
+    assert data.read() == b""
+    return found
+
+
+async def test_a_folder_is_listed_whatever_the_names(agent, tools, tmp_path):
+    assert await list_folder(agent, tools, tmp_path) == []
+    names = {b"a", b"two\nlines", b"\xff\xfe", b"n" * 255, b".hidden"}
+    for name in names:
+        with open(os.path.join(bytes(tmp_path), name), "wb") as file:
+            file.write(name)
+    (tmp_path / "link").symlink_to("nowhere")
+    found = {entry.name: entry for entry in await list_folder(agent, tools, tmp_path)}
+    assert found.keys() == names | {b"link"}
+    assert all(found[name].size == len(name) for name in names)
+    assert found[b"link"].target == b"nowhere"
+
+
+async def test_a_folder_of_very_many_files_is_listed_whole(agent, tools, tmp_path):
+    for number in range(5000):
+        (tmp_path / f"{number:0100}").touch()
+    assert len(await list_folder(agent, tools, tmp_path)) == 5000
+
+
+@pytest.mark.parametrize(("path", "code"), [("/etc/passwd", 5), ("/no/where", 5), ("relative", 3)])
+async def test_what_cannot_be_listed_is_said_by_name(agent, path, code):
+    name, _ = await agent.stream()
+    with pytest.raises(StatusError, match=path) as info:
+        await agent.files.list(ListRequest(path=path.encode(), stream=name))
+    assert info.value.code == code
+
+
+async def test_a_folder_is_made_with_its_parents_or_refused(agent, tmp_path):
+    deep = tmp_path / "a" / "b" / "c"
+    with pytest.raises(StatusError, match="a/b/c") as info:
+        await agent.files.mkdir(MkdirRequest(path=bytes(deep)))
+    assert info.value.code == Code.NOT_FOUND
+    await agent.files.mkdir(MkdirRequest(path=bytes(deep) + b"//", parents=True, mode=0o1777))
+    assert stat.S_IMODE(deep.stat().st_mode) == 0o1777
+    assert stat.S_IMODE(deep.parent.stat().st_mode) == 0o755
+    with pytest.raises(StatusError, match="a/b/c") as info:
+        await agent.files.mkdir(MkdirRequest(path=bytes(deep), parents=True))
+    assert info.value.code == Code.ALREADY_EXISTS
+    await agent.files.mkdir(MkdirRequest(path=bytes(deep), exist_ok=True, mode=0o700))
+    assert stat.S_IMODE(deep.stat().st_mode) == 0o1777
+    (tmp_path / "file").touch()
+    for request in (
+        MkdirRequest(path=bytes(tmp_path / "file"), exist_ok=True),
+        MkdirRequest(path=bytes(tmp_path / "file" / "below"), parents=True),
+    ):
+        with pytest.raises(StatusError, match="file") as info:
+            await agent.files.mkdir(request)
+        assert info.value.code in (Code.ALREADY_EXISTS, Code.NOT_FOUND)
+
+
+async def test_what_is_removed_is_the_link_and_not_what_it_points_to(agent, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tmp_path / "link").symlink_to("kept")
+    await agent.files.remove(RemoveRequest(path=bytes(tmp_path / "link"), recursive=True))
+    (tmp_path / "tree" / "deep").mkdir(parents=True)
+    (tmp_path / "tree" / "deep" / "link").symlink_to(tmp_path / "kept")
+    await agent.files.remove(RemoveRequest(path=bytes(tmp_path / "tree") + b"/", recursive=True))
+    assert os.listdir(tmp_path) == ["kept"]
+    assert os.listdir(tmp_path / "kept") == ["file"]
+
+
+async def test_a_folder_with_something_in_it_goes_only_when_that_is_meant(agent, tmp_path):
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    with pytest.raises(StatusError, match="folder: Directory not empty") as info:
+        await agent.files.remove(RemoveRequest(path=bytes(tmp_path / "folder")))
+    assert info.value.code == Code.FAILED_PRECONDITION
+    await agent.files.remove(RemoveRequest(path=bytes(tmp_path / "folder" / "inner")))
+    await agent.files.remove(RemoveRequest(path=bytes(tmp_path / "folder")))
+    with pytest.raises(StatusError, match="folder") as info:
+        await agent.files.remove(RemoveRequest(path=bytes(tmp_path / "folder"), recursive=True))
+    assert info.value.code == Code.NOT_FOUND
+
+
+@pytest.mark.parametrize("path", [b"/", b"/tmp/.", b"/tmp/..", b"//"])
+async def test_what_has_no_name_of_its_own_is_not_removed(agent, path):
+    with pytest.raises(StatusError) as info:
+        await agent.files.remove(RemoveRequest(path=path, recursive=True))
+    assert info.value.code == Code.INVALID_ARGUMENT
