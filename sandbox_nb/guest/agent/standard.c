@@ -29,6 +29,14 @@ void stdio_close(struct stdio *stdio)
 	stdio->n_owned = 0;
 }
 
+bool stdio_ready(const struct stdio_request *request)
+{
+	for (int i = 0; i < 3; i++)
+		if (stream_missing(request->streams[i]))
+			return false;
+	return true;
+}
+
 static bool find_streams(struct call *call, const struct stdio_request *request, struct stream *streams[3])
 {
 	const char *problem;

@@ -21,6 +21,9 @@ struct stdio {
 	size_t n_owned;
 };
 
+/* Whether none of the streams it names is still to come. */
+bool stdio_ready(const struct stdio_request *);
+
 /*
  * Claims the streams and starts their relays; `handle` is set to the relay of standard input or the terminal. False when
  * the call was failed; streams that were not there to claim leave the others as they are.

@@ -1,5 +1,6 @@
 #include "start.h"
 
+#include "await.h"
 #include "cgroup.h"
 #include "process.h"
 #include "setup.h"
@@ -184,7 +185,7 @@ void process_start(struct call *call, struct bytes request)
 		return;
 	for (struct pb_field field; pb_next(&in, &field);)
 		take_field(&start, &field);
-	if (call_decoded(call, &in))
+	if (call_decoded(call, &in) && (stdio_ready(&start.stdio) || !await_stream(call, request)))
 		begin(call, &start);
 	strings_free(&start.argv);
 	strings_free(&start.environment);

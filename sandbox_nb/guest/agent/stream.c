@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include "await.h"
 #include "handshake.h"
 #include "log.h"
 #include "loop.h"
@@ -128,6 +129,7 @@ static void finish_handshake(struct stream *stream)
 	watch_start(&stream->socket, stream->socket.fd, EPOLLRDHUP, waiting_ready);
 	if (tell_opened)
 		tell_opened(stream, id);
+	await_tell();
 }
 
 static void greeting_ready(struct watch *watch, uint32_t events)
@@ -182,19 +184,35 @@ void streams_tell(void (*opened)(struct stream *, struct bytes id))
 	tell_opened = opened;
 }
 
-struct stream *stream_find(struct bytes reference, const char **problem)
+/* The id in "stream://ID"; empty when it is none. */
+static struct bytes id_of(struct bytes reference)
 {
 	size_t prefix = strlen(SCHEME);
-	if (reference.len <= prefix || memcmp(reference.at, SCHEME, prefix) != 0) {
-		*problem = "'%.*s' is not the name of a stream: stream://ID is needed";
-		return NULL;
-	}
-	struct bytes id = {reference.at + prefix, reference.len - prefix};
+	if (reference.len <= prefix || memcmp(reference.at, SCHEME, prefix) != 0)
+		return (struct bytes){0};
+	return (struct bytes){reference.at + prefix, reference.len - prefix};
+}
+
+static struct stream *find(struct bytes id)
+{
 	for (struct stream *stream = streams; stream; stream = stream->next)
-		if (stream->id.len == id.len && memcmp(stream->id.at, id.at, id.len) == 0)
+		if (id.len > 0 && stream->id.len == id.len && memcmp(stream->id.at, id.at, id.len) == 0)
 			return stream;
-	*problem = "%.*s is not there: open a stream before it is used; unclaimed ones close after 30 s";
 	return NULL;
+}
+
+struct stream *stream_find(struct bytes reference, const char **problem)
+{
+	struct bytes id = id_of(reference);
+	*problem = id.len > 0 ? "%.*s is not there: open a stream when it is used; unclaimed ones close after 30 s"
+			      : "'%.*s' is not the name of a stream: stream://ID is needed";
+	return find(id);
+}
+
+bool stream_missing(struct bytes reference)
+{
+	struct bytes id = id_of(reference);
+	return id.len > 0 && !find(id);
 }
 
 int stream_claim(struct stream *stream)

@@ -23,6 +23,9 @@ void streams_tell(void (*opened)(struct stream *, struct bytes id));
  */
 struct stream *stream_find(struct bytes reference, const char **problem);
 
+/* Whether it names a stream that is not there, but may come. */
+bool stream_missing(struct bytes reference);
+
 /* Makes it the caller's: returns its fd, the stream is gone. */
 int stream_claim(struct stream *);
 

@@ -49,6 +49,33 @@ async def test_a_process_ended_by_a_signal_says_which(agent):
     assert (result.exit_code, result.signal) == (0, signal.SIGTERM)
 
 
+async def test_a_start_waits_for_streams_that_come_behind_it(agent, tools):
+    """The host sends both at once, and need not wait for the streams first."""
+    out, err = b"late-out", b"late-err"
+    starting = asyncio.create_task(
+        agent.start("sh", "-c", "echo out; echo err >&2", stdout="stream://late-out", stderr="stream://late-err")
+    )
+    await asyncio.sleep(0.1)
+    first, _ = await agent.greet(out)
+    assert not starting.done()
+    second, _ = await agent.greet(err)
+    assert (await agent.wait(await starting)).exit_code == 0
+    assert (await tools.read_all(first), await tools.read_all(second)) == (b"out\n", b"err\n")
+
+
+async def test_starts_that_wait_for_streams_are_bounded_and_end_with_their_connection(agent):
+    calls = [asyncio.create_task(agent.start("true", stdout=f"stream://never-{n}")) for n in range(100)]
+    for ended in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(ended, StatusError) and ended.code == Code.NOT_FOUND
+    waits = asyncio.create_task(agent.start("true", stdout="stream://never"))
+    await asyncio.sleep(0.1)
+    await agent.client.aclose()
+    with pytest.raises(StatusError):
+        await waits
+    await agent.connect()
+    assert (await agent.run("echo", "on")).out == b"on\n"
+
+
 async def test_without_streams_a_process_has_dev_null(agent):
     identity = await agent.start("sh", "-c", "cat; echo nothing; readlink /proc/self/fd/0 | grep -q /dev/null")
     assert (await agent.wait(identity)).exit_code == 0
