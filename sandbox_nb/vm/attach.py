@@ -14,7 +14,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from sandbox_nb.devices import Device, Disk, Filesystem
 from sandbox_nb.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
+from sandbox_nb.vm import disks, network, shares
 from sandbox_nb.vm.backend import Backend, Host
 from sandbox_nb.vm.ports import RootPorts
 
@@ -24,6 +26,20 @@ UNPLUG_TIMEOUT = 15.0
 TAKE_BACK_TIMEOUT = 1.0
 
 T = TypeVar("T")
+
+
+def prepare(device: Device, *, sandbox: str) -> Backend:
+    """Look at what stands behind a device: the image, the folder, the socket. Blocks; call it in a thread.
+
+    ``device`` has a name, as ``devices.named`` gives it. What is prepared and not attached is to be discarded.
+
+    Raises NotFound, InvalidArgument or FailedPrecondition for what cannot be attached; nothing is left then.
+    """
+    if isinstance(device, Disk):
+        return disks.prepare(device)
+    if isinstance(device, Filesystem):
+        return shares.prepare(device)
+    return network.prepare(device, sandbox=sandbox)
 
 
 @dataclass(frozen=True)

@@ -42,3 +42,6 @@ class Backend(Protocol):
 
     async def close(self, host: Host) -> None:
         """Take back what ``open`` did, as far as it got. The device is gone by then, perhaps QEMU is too."""
+
+    def discard(self) -> None:
+        """Take back what was made or opened for it before ``open``. For one that came to nothing; idempotent."""

@@ -1,0 +1,84 @@
+"""A real machine whose devices come and go, below the verbs of a sandbox."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandbox_nb import Sandbox
+from sandbox_nb.devices import named
+from sandbox_nb.vm.attach import prepare
+
+WAIT = "for i in $(seq 100); do {test} && break; sleep 0.05; done; {test}"
+
+
+class Rig:
+    """A machine, and what a test does with it."""
+
+    def __init__(self, sandbox):
+        self.sandbox = sandbox
+
+    @property
+    def machine(self):
+        return self.sandbox._asynchronous._running.machine
+
+    @property
+    def folder(self):
+        return self.machine._attachments._host.folder
+
+    def wait(self, work):
+        return self.sandbox.runner.wait(work)
+
+    def attach(self, device):
+        device = named(device, [found.name for found in self.machine.devices])
+        backend = prepare(device, sandbox="rig")
+        try:
+            return self.wait(self.machine.attach(device.name, backend))
+        except BaseException:
+            backend.discard()
+            raise
+
+    def detach(self, name):
+        self.wait(self.machine.detach(name))
+
+    def sh(self, command, **keywords):
+        """Run a command that must succeed; what it said."""
+        done = self.sandbox.run(command, **keywords)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout.strip() if isinstance(done.stdout, str) else done.stdout
+
+    def until(self, test):
+        """Wait in the guest until a shell test holds: devices come a moment after device_add answers."""
+        self.sh(WAIT.format(test=test))
+
+    def disk(self, serial):
+        """The guest's name for the disk with a serial number."""
+        self.until(f"grep -qsx {serial} /sys/block/vd*/serial")
+        return "/dev/" + self.sh(f"grep -lx {serial} /sys/block/vd*/serial | cut -d/ -f4")
+
+    def interface(self, mac):
+        """The guest's name for the interface with an address."""
+        self.until(f"grep -qsx {mac} /sys/class/net/*/address")
+        return self.sh(f"grep -lx {mac} /sys/class/net/*/address | cut -d/ -f5")
+
+    def mount(self, attached, where="/mnt"):
+        """Mount a share."""
+        options = ",".join(attached.backend.mount_options) or "rw"
+        self.until(
+            f"mount -t {attached.how} -o {options} {attached.name} {where} 2>/dev/null || mountpoint -q {where}"
+        )
+
+
+@pytest.fixture(scope="module")
+def rig():
+    """A machine for the tests of a module; each leaves it with nothing attached."""
+    with Sandbox.started(name="rig") as sandbox:
+        yield Rig(sandbox)
+
+
+@pytest.fixture
+def machine(rig):
+    """The module's machine, with nothing attached before and after the test."""
+    yield rig
+    rig.sandbox.run("umount /mnt")
+    for device in rig.machine.devices:
+        rig.detach(device.name)
