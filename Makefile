@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE := hatch_build.py hatch_frontend.py $(wildcard sandbox_nb/guest/agent/* sandbox_nb/notebook/frontend/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo lab test soak check format protos bench clean
+.PHONY: help setup setup-dev demo lab test soak check format protos bench binder-check clean
 
 help:            ## this list
 	@sed -nE 's/^([a-z-]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +52,9 @@ format:          ## put the code into form
 
 protos: setup-dev ## regenerate the modules made from .proto files
 	$(BIN)/python scripts/protos.py
+
+binder-check: setup ## build and run the notebooks as Binder would
+	scripts/binder-check
 
 bench: setup-dev ## measure
 	$(BIN)/sandbox-nb bench
