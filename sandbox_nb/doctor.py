@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sandbox_nb import __version__, binaries, rundir
 from sandbox_nb.blocking import run_blocking
-from sandbox_nb.errors import SandboxError
+from sandbox_nb.errors import NotFound, SandboxError
 from sandbox_nb.guest import image
 from sandbox_nb.host import choose_accelerator, find_qemu, guest_architecture
 from sandbox_nb.options import Options
@@ -51,9 +51,11 @@ def _qemu() -> Finding:
     try:
         arch = guest_architecture(Options())
         path = find_qemu(arch)
+    except NotFound:
+        install = f"sudo apt-get install --no-install-recommends {arch.package}"
+        return Finding("QEMU", "bad", f"{arch.qemu} is not installed", install)
     except SandboxError as error:
-        detail, _, remedy = str(error).partition(": ")
-        return Finding("QEMU", "bad", detail, remedy)
+        return Finding("QEMU", "bad", str(error))
     said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     version = re.search(r"version (\d+)\.(\d+)\S*", said)
     if version is None:
