@@ -30,21 +30,26 @@ class ShownProgress(Protocol):
 
 def add_commands(commands: Any, progress: Callable[[], ShownProgress]) -> None:
     """Add the sub-commands."""
-    doctor = commands.add_parser("doctor", help="say what is there, what is missing, and how to get it")
-    doctor.add_argument("--json", action="store_true", help="as JSON")
-    doctor.set_defaults(act=_doctor)
-    _add_image_commands(commands.add_parser("image", help="guest images: build, list, remove"), progress)
-    _add_template_commands(commands.add_parser("template", help="saved machines: make, list, remove"), progress)
+    for name, (summary, add) in COMMANDS.items():
+        parser = commands.add_parser(name, help=summary, description=summary)
+        # Kept by whichever sub-command of it is meant.
+        parser.set_defaults(progress=progress)
+        add(parser)
 
 
-def _add_image_commands(parser: argparse.ArgumentParser, progress: Callable[[], ShownProgress]) -> None:
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(act=_doctor)
+
+
+def _add_image_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="build an image")
     build.add_argument("image", nargs="?", default="base", metavar="NAME", help="base or python")
     build.add_argument("--arch", default=platform.machine(), metavar="ARCH", help="x86_64 or aarch64")
     for flag, what in (("kernel", "FILE"), ("modules", "DIR"), ("busybox", "FILE"), ("rootfs", "PATH")):
         build.add_argument(f"--{flag}", metavar=what, help=f"{flag} to use instead of the packages'")
-    build.set_defaults(act=_image_build, progress=progress)
+    build.set_defaults(act=_image_build)
     show = commands.add_parser("list", help="list the images built")
     show.set_defaults(act=_image_list)
     remove = commands.add_parser("rm", help="remove an image")
@@ -52,11 +57,11 @@ def _add_image_commands(parser: argparse.ArgumentParser, progress: Callable[[], 
     remove.set_defaults(act=_image_remove)
 
 
-def _add_template_commands(parser: argparse.ArgumentParser, progress: Callable[[], ShownProgress]) -> None:
+def _add_template_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="save a machine with these options, when there is none yet")
     grammar.add_machine_options(build)
-    build.set_defaults(act=_template_build, progress=progress)
+    build.set_defaults(act=_template_build)
     show = commands.add_parser("list", help="list the saved machines, most recently used first")
     show.set_defaults(act=_template_list)
     remove = commands.add_parser("rm", help="remove saved machines; running ones go on")
@@ -146,3 +151,11 @@ def _template_remove(arguments: argparse.Namespace) -> int:
             template.remove(one)
             print(one.folder.name)
     return 0
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "template": ("saved machines: make, list, remove", _add_template_commands),
+    "image": ("guest images: build, list, remove", _add_image_commands),
+    "doctor": ("say what is there, what is missing, and how to get it", _add_doctor),
+}
+"""Each with its help and what adds its arguments."""

@@ -31,19 +31,19 @@ class ProgressLine:
         self._last = now
         text = f"{stage} {100 * done // total} %" if total else f"{stage} …"
         if self._handle is None:
-            self._handle = display(_Text(text), display_id=True)
+            self._handle = display(Text(text), display_id=True)
         else:
-            self._handle.update(_Text(text))
+            self._handle.update(Text(text))
 
     def finish(self, text: str) -> None:
         """Leave ``text`` in the line's place."""
         if self._handle is None:
             print(text)
         else:
-            self._handle.update(_Text(text))
+            self._handle.update(Text(text))
 
 
-class _Text:
+class Text:
     """Text that displays as itself, not as a quoted string."""
 
     def __init__(self, text: str) -> None:

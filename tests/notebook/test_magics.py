@@ -72,7 +72,8 @@ def test_several_by_name(kernel):
     kernel.run("%sandbox start --name a")
     kernel.run("%sandbox start --name b")
     assert kernel.run("%%sandbox run --name b\nhostname").stdout == "b\n"
-    assert kernel.run("%sandbox status").stdout.count("started") == 2
+    assert kernel.run("%sandbox list").stdout.count("running") == 2
+    assert "--name a or b" in kernel.run("%sandbox status").error
     assert kernel.run("%sandbox stop --all").stdout.count("stopped") == 2
 
 
@@ -120,7 +121,7 @@ def test_the_notebooks_run(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=TIMEOUT, resources={"metadata": {"path": str(tmp_path)}}).execute()
     text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
-    assert "Linux" in text
+    assert text.strip()
 
 
 def test_a_killed_kernel_leaves_no_machine(kernel):

@@ -1,0 +1,247 @@
+"""``%sandbox run`` and ``%%sandbox run``, ``python`` and ``write``: what a cell does in the guest."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sandbox_nb import grammar, process
+from sandbox_nb.blocking import Sandbox
+from sandbox_nb.errors import FailedPrecondition, InvalidArgument, ProcessFailed, ProcessTimedOut, SandboxError
+from sandbox_nb.grammar import Parser, UsageError
+from sandbox_nb.notebook.cell_output import CellOutput
+from sandbox_nb.notebook.magics.results import CellResult, Job
+from sandbox_nb.notebook.magics.session import Session
+from sandbox_nb.notebook.magics.verbs import (
+    COMPLETE_GUEST_PATH,
+    COMPLETE_VARIABLE,
+    Cell,
+    Verb,
+    complete,
+    variable,
+)
+from sandbox_nb.process import DEVNULL, PIPE, Command
+
+_GUEST_CELL = Path(__file__).with_name("guest_cell.py")
+
+EXIT_NOT_FOUND = 127
+"""Of a command that is not there, as a shell has it."""
+
+
+def run(session: Session, arguments: argparse.Namespace) -> Job | None:
+    """Run the cell, or the rest of the line, in the guest, showing its output as it comes.
+
+    Values of Python variables go in by {name} in the line, each as one word; the text of a cell stays as it is, so
+    give it variables of its own: %%sandbox run --env N={count}. Long output is shown head and tail; all of it is
+    in the result (--out) and in the file that the cell names.
+
+    Such as:
+      %sandbox run -- ls -l {folder}
+      %%sandbox run --out r --timeout 60
+      %%sandbox run --interpreter python3
+      %%sandbox run --bg --out server
+    """
+    if (arguments.cell is None) == (not arguments.command):
+        raise UsageError("%sandbox run CMD…, or %%sandbox run with the commands in the cell: one of the two")
+    options = grammar.command_options(arguments)
+    given = None if arguments.stdin is None else _text_or_bytes(session, arguments.stdin)
+    sandbox = session.find(arguments.name)
+    with contextlib.ExitStack() as undo:
+        if arguments.cell is None:
+            command: Command = arguments.command
+        else:
+            command = undo.enter_context(_script(sandbox, arguments.interpreter, arguments.cell))
+        if arguments.bg:
+            job = _begin(session, sandbox, command, given, options)
+            # The interpreter may still be reading the script; the guest's /tmp goes with the guest.
+            undo.pop_all()
+            if arguments.out is None:
+                return job
+            session.bind(arguments.out, job)
+            return None
+        what = "the cell" if arguments.cell is not None else process.describe(command)
+        _run(session, sandbox, command, what, arguments, input=given, **options)
+    return None
+
+
+def python(session: Session, arguments: argparse.Namespace) -> None:
+    """Run the cell as Python in the guest; values go in and come out as JSON.
+
+    Needs a guest with python3: %sandbox start --image python.
+
+    Such as:
+      %%sandbox python --in numbers --out total
+      total = sum(numbers)
+    """
+    options = grammar.command_options(arguments)
+    given = {"code": arguments.cell, "values": _json_values(session, arguments.given), "wanted": arguments.out}
+    options["input"] = json.dumps(given)
+    arguments.out, wanted = None, arguments.out
+    sandbox = session.find(arguments.name)
+    place = f"/tmp/sandbox_nb-{secrets.token_hex(8)}.json"  # noqa: S108 - in the guest
+    command = ["python3", "-c", _GUEST_CELL.read_text(), place]
+    try:
+        result = _run(session, sandbox, command, "the cell", arguments, **options)
+        if wanted and result.returncode == 0:
+            for name, value in json.loads(sandbox.read(place)).items():
+                session.bind(name, value)
+    except ProcessFailed as error:
+        if error.returncode == EXIT_NOT_FOUND:
+            remedy = "%sandbox start --replace --image python"
+            raise FailedPrecondition(f"{sandbox.name} has no python3: {remedy}") from error
+        raise
+    finally:
+        if wanted:
+            _remove(sandbox, place)
+
+
+def write(session: Session, arguments: argparse.Namespace) -> None:
+    """Write the cell to a file of the guest.
+
+    Such as:
+      %%sandbox write /etc/motd
+    """
+    session.find(arguments.name).write(arguments.path, arguments.cell, mode=arguments.mode)
+
+
+def _run(
+    session: Session, sandbox: Sandbox, command: Command, what: str, arguments: argparse.Namespace, **how: Any
+) -> CellResult:
+    """Run a command to its end; show, keep, bind and judge what it did."""
+    spools = session.spools.pair()
+    output = CellOutput(spools, shown=not arguments.quiet)
+    returncode, killed = None, False
+    try:
+        try:
+            done = sandbox.run(command, stream=output, capture_output=False, **how)
+            returncode, killed = done.returncode, done.out_of_memory
+        finally:
+            output.finish()
+            result = CellResult(command, spools, returncode, out_of_memory=killed)
+            if arguments.out:
+                session.bind(arguments.out, result)
+    except ProcessTimedOut as error:
+        # Named as it was typed, not as the script that it became.
+        raise ProcessTimedOut(what, error.timeout) from error
+    if returncode and not arguments.no_raise:
+        if killed:
+            what += ", which the guest ended for want of memory (%sandbox start --memory),"
+        raise ProcessFailed(returncode, what)
+    return result
+
+
+def _begin(
+    session: Session, sandbox: Sandbox, command: Command, given: bytes | None, options: dict[str, Any]
+) -> Job:
+    """Start a command and go on; what it writes is kept."""
+    spools = session.spools.pair()
+
+    async def keep(number: int, data: bytes) -> None:
+        await asyncio.to_thread(spools[number].write, data)
+
+    timeout = options.pop("timeout")
+    stdin = DEVNULL if given is None else PIPE
+    raw = sandbox.runner.wait(sandbox.asynchronous.spawn(command, stdin=stdin, **options))
+    work = process.communicate(raw, data=given or b"", sink=keep, keep=False, timeout=timeout)
+    return Job(raw, sandbox.runner, sandbox.runner.submit(work), spools)
+
+
+@contextlib.contextmanager
+def _script(sandbox: Sandbox, interpreter: str, text: str) -> Iterator[Command]:
+    """The command that runs ``text``. All but the shell get it as a file: not every one takes ``-c``."""
+    if interpreter == "sh":
+        yield ["sh", "-c", text]
+        return
+    place = f"/tmp/sandbox_nb-{secrets.token_hex(8)}"  # noqa: S108 - in the guest
+    sandbox.write(place, text, mode=0o600)
+    try:
+        yield [interpreter, place]
+    finally:
+        _remove(sandbox, place)
+
+
+def _remove(sandbox: Sandbox, path: str) -> None:
+    # It may have gone with its machine.
+    with contextlib.suppress(SandboxError):
+        sandbox.run(["rm", "-f", path])
+
+
+def _text_or_bytes(session: Session, name: str) -> bytes:
+    return process.guest_data(f"--stdin {name}", session.value(name))
+
+
+def _json_values(session: Session, names: list[str]) -> dict[str, Any]:
+    values = {name: session.value(name) for name in names}
+    for name, value in values.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"--in {name}: {error}; values cross as JSON") from None
+    return values
+
+
+def _run_arguments(parser: Parser) -> None:
+    grammar.add_command_options(parser)
+    parser.add_argument("--interpreter", default="sh", metavar="PROGRAM", help="what runs the cell, sh or another")
+    action = parser.add_argument("--stdin", metavar="VARIABLE", type=variable, help="text or bytes for its input")
+    complete(action, COMPLETE_VARIABLE)
+    parser.add_argument("--out", metavar="VARIABLE", type=variable, help="bind the result, with the whole output")
+    parser.add_argument("--bg", action="store_true", help="go on at once; the result is a job")
+    _add_ending(parser)
+    parser.add_argument("command", nargs="*", metavar="CMD", help="the command; write -- before it")
+
+
+def _python_arguments(parser: Parser) -> None:
+    grammar.add_command_options(parser)
+    action = parser.add_argument(
+        "--in",
+        dest="given",
+        action="append",
+        default=[],
+        metavar="VARIABLE",
+        type=variable,
+        help="pass a value in; may be repeated",
+    )
+    complete(action, COMPLETE_VARIABLE)
+    parser.add_argument(
+        "--out",
+        action="append",
+        default=[],
+        metavar="VARIABLE",
+        type=variable,
+        help="take a value out, to the variable of the same name; may be repeated",
+    )
+    _add_ending(parser)
+
+
+def _add_ending(parser: Parser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="do not show the output")
+    parser.add_argument("--no-raise", action="store_true", help="let the notebook go on when the command fails")
+
+
+def _write_arguments(parser: Parser) -> None:
+    action = parser.add_argument("path", metavar="PATH", help="absolute path in the guest")
+    complete(action, COMPLETE_GUEST_PATH)
+    parser.add_argument(
+        "--mode", type=_mode, default=0, metavar="BITS", help="permissions of a new file, as in 755 (default: 644)"
+    )
+
+
+def _mode(text: str) -> int:
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no octal number") from None
+
+
+VERBS = (
+    Verb("run", run, _run_arguments, Cell.MAY),
+    Verb("python", python, _python_arguments, Cell.MUST),
+    Verb("write", write, _write_arguments, Cell.MUST),
+)

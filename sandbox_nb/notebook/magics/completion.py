@@ -1,0 +1,167 @@
+"""Completion of ``%sandbox`` lines, for IPython and, through the kernel, for every page.
+
+A matcher of IPython's completer (its API version 2). It walks the line through the parsers, so it knows what the
+grammar knows; what needs the guest is given a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import glob
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from IPython.core.completer import (
+    CompletionContext,
+    SimpleCompletion,
+    SimpleMatcherResult,
+    context_matcher,
+)
+
+from sandbox_nb import grammar
+from sandbox_nb.errors import SandboxError
+from sandbox_nb.grammar import Parser
+from sandbox_nb.notebook.magics import calling
+from sandbox_nb.notebook.magics.session import Session
+from sandbox_nb.notebook.magics.verbs import (
+    COMPLETE_ATTACHED,
+    COMPLETE_GUEST_PATH,
+    COMPLETE_METHOD,
+    COMPLETE_NAME,
+    COMPLETE_VARIABLE,
+    COMPLETE_VERB,
+)
+from sandbox_nb.sandbox import State
+
+GUEST_TIMEOUT = 1.0
+"""Seconds the guest gets to list a folder."""
+
+_LINE = re.compile(r"\s*%{1,2}sandbox\s")
+
+Source = Callable[[str, argparse.Namespace], Iterable[str]]
+
+
+class Completer:
+    """Completes the words of ``%sandbox`` for a session."""
+
+    def __init__(self, session: Session, parser: Parser) -> None:
+        self._session = session
+        self._parser = parser
+        self._sources: dict[str, Source] = {
+            COMPLETE_VERB: lambda _, __: _choices(parser),
+            COMPLETE_NAME: lambda _, __: {**session.sandboxes, **dict.fromkeys(session.holders())},
+            COMPLETE_VARIABLE: lambda _, __: [name for name in session.shell.user_ns if not name.startswith("_")],
+            COMPLETE_METHOD: lambda _, __: calling.methods(),
+            grammar.COMPLETE_HOST_PATH: lambda word, __: _host_paths(word),
+            COMPLETE_GUEST_PATH: self._guest_paths,
+            COMPLETE_ATTACHED: self._attached,
+        }
+
+    def words(self, text: str) -> list[str]:
+        """What the last word of ``text``, a line up to the cursor, may become."""
+        *before, word = re.split(r"\s+", text.lstrip())[1:]
+        parser, arguments = self._parser, argparse.Namespace(name=_said_name(before))
+        positionals = 0
+        pending: argparse.Action | None = None
+        for said in before:
+            if said == "--":
+                return []
+            if pending is not None:
+                pending = None
+            elif said.startswith("-"):
+                pending = _takes_value(parser, said)
+            elif (choices := _choices(parser)) and said in choices:
+                parser, positionals = choices[said], 0
+            else:
+                positionals += 1
+        return [
+            one for one in self._candidates(parser, pending, positionals, word, arguments) if one.startswith(word)
+        ]
+
+    def _candidates(
+        self,
+        parser: Parser,
+        pending: argparse.Action | None,
+        positionals: int,
+        word: str,
+        arguments: argparse.Namespace,
+    ) -> list[str]:
+        if pending is not None:
+            return self._values(pending, word, arguments)
+        if word.startswith("-"):
+            flag, equals, value = word.partition("=")
+            if equals and (action := _takes_value(parser, flag)) is not None:
+                return [f"{flag}={one}" for one in self._values(action, value, arguments)]
+            return sorted(option for option in _options(parser) if option.startswith("--"))
+        if choices := _choices(parser):
+            return sorted(choices)
+        left = [action for action in parser._actions if not action.option_strings][positionals:]
+        return self._values(left[0], word, arguments) if left else []
+
+    def _values(self, action: argparse.Action, word: str, arguments: argparse.Namespace) -> list[str]:
+        if action.choices is not None:
+            return [str(choice) for choice in action.choices]
+        source = self._sources.get(getattr(action, "complete", ""))
+        return [] if source is None else sorted(source(word, arguments))
+
+    def _guest_paths(self, word: str, arguments: argparse.Namespace) -> list[str]:
+        folder = word[: word.rfind("/") + 1]
+        with contextlib.suppress(SandboxError):
+            sandbox = self._session.find(arguments.name)
+            if folder and sandbox.state is State.RUNNING:
+                done = sandbox.run(["ls", "-1Ap", "--", folder], timeout=GUEST_TIMEOUT)
+                return [folder + name for name in done.stdout.splitlines()]
+        return []
+
+    def _attached(self, word: str, arguments: argparse.Namespace) -> list[str]:
+        with contextlib.suppress(SandboxError):
+            return [str(device.name) for device in self._session.find(arguments.name).options.devices]
+        return []
+
+
+def matcher_of(completer: Completer) -> Any:
+    """The matcher that IPython asks."""
+
+    @context_matcher(identifier="sandbox_nb")  # type: ignore[untyped-decorator]
+    def match(context: CompletionContext) -> SimpleMatcherResult:
+        line = context.line_with_cursor[: context.cursor_position]
+        if not _LINE.match(line):
+            return {"completions": []}
+        word = re.split(r"\s+", line)[-1]
+        found = [SimpleCompletion(text=text, type="magic") for text in completer.words(line)]
+        # Nothing that completes Python has anything to say of such a line.
+        return {"completions": found, "matched_fragment": word, "suppress": True, "ordered": True}
+
+    return match
+
+
+def _choices(parser: Parser) -> dict[str, Parser]:
+    """The sub-commands of a parser."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def _options(parser: Parser) -> dict[str, argparse.Action]:
+    return parser._option_string_actions
+
+
+def _takes_value(parser: Parser, flag: str) -> argparse.Action | None:
+    """The option that is still to get its value, when ``flag`` is one that takes one."""
+    action = _options(parser).get(flag)
+    return action if action is not None and action.nargs is None else None
+
+
+def _said_name(words: list[str]) -> str | None:
+    return next((value for flag, value in itertools.pairwise(words) if flag == "--name"), None)
+
+
+def _host_paths(word: str) -> list[str]:
+    # Not pathlib, which would make ./a an a: what is typed stays.
+    found = glob.glob(f"{glob.escape(word)}*")  # noqa: PTH207
+    return [f"{path}/" if os.path.isdir(path) else path for path in found]  # noqa: PTH112

@@ -1,0 +1,134 @@
+"""``%sandbox start``, ``stop``, ``restart``, ``status``, ``list`` and ``use``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+from sandbox_nb import grammar
+from sandbox_nb.blocking import Sandbox
+from sandbox_nb.grammar import Parser
+from sandbox_nb.notebook.magics.session import Session
+from sandbox_nb.notebook.magics.verbs import COMPLETE_NAME, Verb, complete
+from sandbox_nb.notebook.progress import ProgressLine, started_line
+from sandbox_nb.options import Options
+from sandbox_nb.sandbox import State
+
+
+def start(session: Session, arguments: argparse.Namespace) -> None:
+    """Start a machine; one that runs already is left alone, reused or replaced, as told.
+
+    Such as:
+      %sandbox start
+      %sandbox start --cpu 2 --memory 512 --share src=.,ro
+      %sandbox start --name web --config web.toml --network user
+    """
+    name = session.current if arguments.name is None else arguments.name
+    options = grammar.machine_options(arguments, session.defaults())
+    known = session.sandboxes.get(name)
+    if known is not None and known.state is State.RUNNING and not arguments.replace:
+        hint = "" if arguments.reuse else "; --reuse says that this is meant, --replace starts afresh"
+        print(f"{name}: is running already{hint}")
+        return
+    # Made first: a name that cannot be one must not cost the machine that is there.
+    sandbox = Sandbox(name)
+    if known is not None:
+        session.end(known)
+        session.forget(name)
+    _start(sandbox, options)
+    session.sandboxes[name] = sandbox
+
+
+def stop(session: Session, arguments: argparse.Namespace) -> None:
+    """Stop a machine, or all of this notebook."""
+    names = list(session.sandboxes) if arguments.all else [session.name(arguments.name)]
+    for name in names:
+        session.end(session.find(name))
+        session.forget(name)
+        print(f"{name}: stopped")
+
+
+def restart(session: Session, arguments: argparse.Namespace) -> None:
+    """Stop a machine and start it again with the options it was started with."""
+    sandbox = session.find(arguments.name)
+    options = sandbox.options
+    session.end(sandbox)
+    _start(sandbox, options)
+
+
+def status(session: Session, arguments: argparse.Namespace) -> None:
+    """Say how a machine came up, what it is made of and where its logs are."""
+    if arguments.name is None and not session.sandboxes:
+        print("no sandbox has been started; %sandbox start")
+        return
+    sandbox = session.find(arguments.name)
+    if sandbox.state is not State.RUNNING:
+        failure = sandbox.asynchronous.failure
+        print(f"{sandbox.name}: {sandbox.state.value}{f'; {failure}' if failure else ''}")
+        return
+    print(started_line(sandbox))
+    print(f"  options: {shlex.join(grammar.machine_words(sandbox.options)) or 'none said'}")
+    print(f"  logs: {sandbox.state_dir}")
+
+
+def list_(session: Session, arguments: argparse.Namespace) -> None:
+    """List the machines of this notebook; the current one has a star."""
+    if not session.sandboxes:
+        print("no sandbox has been started; %sandbox start")
+        return
+    current = session.name(None)
+    rows = [("", "NAME", "STATE", "START", "CPU", "MEMORY", "IMAGE")]
+    for name, sandbox in session.sandboxes.items():
+        options = sandbox.options
+        kind = sandbox.boot.kind if sandbox.state is State.RUNNING else ""
+        size = (str(options.cpu_count), f"{options.memory_mib} MiB", options.image)
+        rows.append(("*" if name == current else "", name, sandbox.state.value, kind, *size))
+    print(table(rows))
+
+
+def use(session: Session, arguments: argparse.Namespace) -> None:
+    """Make a machine the one that is meant when no --name says another.
+
+    NAME is that of a machine, or of a Python variable that holds a Sandbox or an AsyncSandbox.
+    """
+    sandbox = session.use(arguments.sandbox)
+    print(f"{arguments.sandbox}: is the current sandbox, {sandbox.state.value}")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words as lines with columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _start(sandbox: Sandbox, options: Options) -> None:
+    progress = ProgressLine()
+    sandbox.start(lambda _: options, progress=progress)
+    progress.finish(started_line(sandbox))
+
+
+def _start_arguments(parser: Parser) -> None:
+    parser.usage = "%(prog)s [OPTION]..."
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--reuse", action="store_true", help="keep a machine that runs already, and say no more")
+    choice.add_argument("--replace", action="store_true", help="stop a machine that runs already, start afresh")
+    grammar.add_machine_options(parser)
+
+
+def _stop_arguments(parser: Parser) -> None:
+    parser.add_argument("--all", action="store_true", help="stop every machine of this notebook")
+
+
+def _use_arguments(parser: Parser) -> None:
+    complete(parser.add_argument("sandbox", metavar="NAME", help="a machine, or a variable"), COMPLETE_NAME)
+
+
+VERBS = (
+    Verb("start", start, _start_arguments),
+    Verb("stop", stop, _stop_arguments),
+    Verb("restart", restart),
+    Verb("status", status),
+    Verb("list", list_, named=False),
+    Verb("use", use, _use_arguments, named=False),
+)

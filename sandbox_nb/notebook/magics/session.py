@@ -1,0 +1,121 @@
+"""What a notebook has: sandboxes by name, one of them the current, and its variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from sandbox_nb.background import BACKGROUND
+from sandbox_nb.blocking import Sandbox
+from sandbox_nb.errors import FailedPrecondition, InvalidArgument, NotFound
+from sandbox_nb.notebook.nested_loop import LoopRunner
+from sandbox_nb.notebook.spool import SpoolFolder
+from sandbox_nb.options import Options
+from sandbox_nb.sandbox import AsyncSandbox, State
+from sandbox_nb.suggest import did_you_mean
+
+DEFAULT_NAME = "sandbox"
+
+
+class Session:
+    """The state of the magics in one notebook.
+
+    ``defaults`` makes the options a machine has before flags and files say more.
+    """
+
+    def __init__(self, shell: InteractiveShell, defaults: Callable[[], Options]) -> None:
+        self.shell = shell
+        self.defaults = defaults
+        self.sandboxes: dict[str, Sandbox] = {}
+        self.current = DEFAULT_NAME
+        self.spools = SpoolFolder()
+        self._lent: set[str] = set()
+
+    # Sandboxes
+
+    def name(self, said: str | None) -> str:
+        """The name that is meant: the one said, the current one, or that of the only sandbox there is."""
+        if said is not None:
+            return said
+        if self.current not in self.sandboxes and len(self.sandboxes) == 1:
+            return next(iter(self.sandboxes))
+        return self.current
+
+    def find(self, said: str | None) -> Sandbox:
+        """The sandbox that is meant. Raises NotFound."""
+        name = self.name(said)
+        sandbox = self.sandboxes.get(name)
+        if sandbox is None:
+            if said is None and self.sandboxes:
+                raise NotFound(f"which sandbox? --name {' or '.join(self.sandboxes)}, or %sandbox use NAME")
+            option = "" if name == DEFAULT_NAME else f" --name {name}"
+            guess = did_you_mean(name, self.sandboxes)
+            raise NotFound(f"no sandbox {name!r} has been started: %sandbox start{option}{guess}")
+        return sandbox
+
+    def use(self, name: str) -> Sandbox:
+        """Make a sandbox the current one, by its name or that of the variable that holds it.
+
+        Raises NotFound, or FailedPrecondition for an AsyncSandbox that was not started.
+        """
+        if name not in self.sandboxes:
+            self.sandboxes[name] = self._borrow(name)
+            self._lent.add(name)
+        self.current = name
+        return self.sandboxes[name]
+
+    def forget(self, name: str) -> None:
+        """Take a sandbox from the list."""
+        del self.sandboxes[name]
+        self._lent.discard(name)
+        if self.current == name:
+            self.current = DEFAULT_NAME
+
+    def end(self, sandbox: Sandbox) -> None:
+        """Stop a sandbox that runs."""
+        if sandbox.state in (State.RUNNING, State.FAILED):
+            sandbox.stop()
+
+    def close(self) -> None:
+        """Stop every machine started here, and remove what was kept. Machines of the user's own go on."""
+        for name, sandbox in self.sandboxes.items():
+            if name not in self._lent:
+                self.end(sandbox)
+        self.sandboxes.clear()
+        self.spools.remove()
+
+    def _borrow(self, name: str) -> Sandbox:
+        value = self.shell.user_ns.get(name)
+        if isinstance(value, Sandbox):
+            return value
+        if not isinstance(value, AsyncSandbox):
+            guess = did_you_mean(name, [*self.sandboxes, *self.holders()])
+            raise NotFound(f"{name!r} is neither a sandbox nor a variable that holds one{guess}")
+        if value.loop is None:
+            raise FailedPrecondition(f"{name} has not been started: await {name}.start()")
+        if value.loop is BACKGROUND.loop():
+            return Sandbox.over(value, BACKGROUND)
+        return Sandbox.over(value, LoopRunner(value.loop))
+
+    # Variables
+
+    def holders(self) -> list[str]:
+        """The variables that hold a sandbox."""
+        return [
+            name
+            for name, value in list(self.shell.user_ns.items())
+            if isinstance(value, (Sandbox, AsyncSandbox)) and not name.startswith("_")
+        ]
+
+    def value(self, name: str) -> Any:
+        """The value of a variable. Raises InvalidArgument."""
+        if name not in self.shell.user_ns:
+            guess = did_you_mean(name, self.shell.user_ns)
+            raise InvalidArgument(f"there is no variable {name!r}{guess}")
+        return self.shell.user_ns[name]
+
+    def bind(self, name: str, value: Any) -> None:
+        """Set a variable."""
+        self.shell.user_ns[name] = value
