@@ -52,8 +52,7 @@ def _qemu() -> Finding:
         arch = guest_architecture(Options())
         path = find_qemu(arch)
     except NotFound:
-        install = f"sudo apt-get install --no-install-recommends {arch.package}"
-        return Finding("QEMU", "bad", f"{arch.qemu} is not installed", install)
+        return Finding("QEMU", "bad", f"{arch.qemu} is not installed", f"sudo apt-get install {arch.package}")
     except SandboxError as error:
         return Finding("QEMU", "bad", str(error))
     said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
