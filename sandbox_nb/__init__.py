@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Unavailable,
         Unimplemented,
     )
+    from sandbox_nb.hardware import AttachedDevice, Devices
     from sandbox_nb.options import (
         NIC,
         Disk,
@@ -67,6 +68,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "process": ("AsyncProcess", "Completed"),
     "pool": ("SandboxPool", "in_fresh_sandbox"),
     "boot": ("Boot",),
+    "hardware": ("AttachedDevice", "Devices"),
     "options": (
         "Options",
         "Disk",
@@ -112,6 +114,8 @@ __all__ = [  # noqa: RUF022 - ordered by importance; a test holds it equal to _R
     "SandboxPool",
     "in_fresh_sandbox",
     "Boot",
+    "AttachedDevice",
+    "Devices",
     "Options",
     "Disk",
     "DiskFlags",

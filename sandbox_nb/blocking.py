@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, Unpack, cast, ov
 
 from sandbox_nb.background import BACKGROUND, Runner, run_blocking
 from sandbox_nb.boot import Boot
+from sandbox_nb.devices import Device
 from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
 from sandbox_nb.events import AsyncEvents, Events
+from sandbox_nb.files.info import AnyPath, Copied, CopyProgress, FileInfo
+from sandbox_nb.forward import Forward
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
+from sandbox_nb.hardware import AttachedDevice, Devices
 from sandbox_nb.host import Progress
 from sandbox_nb.options import Option, Options
 from sandbox_nb.process import Command, Completed, Echo, RawProcess, RunKeywords, Sink, describe
@@ -106,17 +110,65 @@ class Sandbox:
         """Start a command and return it running."""
         return Process(self.runner.wait(self.asynchronous.spawn(command, **keywords)), self.runner)
 
-    def read(self, path: str | os.PathLike[str]) -> bytes:
+    def read(self, path: AnyPath) -> bytes:
         """The bytes of a file in the guest."""
         return self.runner.wait(self.asynchronous.read(path))
 
-    def write(self, path: str | os.PathLike[str], data: bytes | str, *, mode: int = 0) -> None:
+    def write(self, path: AnyPath, data: bytes | str, *, mode: int = 0) -> None:
         """Make a file in the guest, or replace its content, all at once."""
         self.runner.wait(self.asynchronous.write(path, data, mode=mode))
+
+    def stat(self, path: AnyPath, *, follow_symlinks: bool = True) -> FileInfo:
+        """What is known of a file, folder or link in the guest."""
+        return self.runner.wait(self.asynchronous.stat(path, follow_symlinks=follow_symlinks))
+
+    def listdir(self, path: AnyPath) -> list[FileInfo]:
+        """What is in a folder of the guest, by name."""
+        return self.runner.wait(self.asynchronous.listdir(path))
+
+    def mkdir(self, path: AnyPath, *, mode: int = 0o755, parents: bool = False, exist_ok: bool = False) -> None:
+        """Make a folder in the guest."""
+        self.runner.wait(self.asynchronous.mkdir(path, mode=mode, parents=parents, exist_ok=exist_ok))
+
+    def remove(self, path: AnyPath, *, recursive: bool = False) -> None:
+        """Remove a file, a link or a folder of the guest."""
+        self.runner.wait(self.asynchronous.remove(path, recursive=recursive))
+
+    def copy_to(self, source: AnyPath, target: AnyPath, *, progress: CopyProgress | None = None) -> Copied:
+        """Copy a file or folder of the host into the guest. ``progress`` is called on the sandbox's loop."""
+        return self.runner.wait(self.asynchronous.copy_to(source, target, progress=progress))
+
+    def copy_from(self, source: AnyPath, target: AnyPath, *, progress: CopyProgress | None = None) -> Copied:
+        """Copy a file or folder of the guest to the host. ``progress`` is called on the sandbox's loop."""
+        return self.runner.wait(self.asynchronous.copy_from(source, target, progress=progress))
+
+    def forward(self, host_port: int, guest: int | str) -> Forward:
+        """Listen on a port of 127.0.0.1 (0: a free one) for what listens in the guest, with no network card."""
+        return Forward(self.runner.wait(self.asynchronous.forward(host_port, guest)), self.runner.wait)
+
+    def forward_socket(self, path: str, host: int | str) -> Forward:
+        """Have the guest listen on a UNIX socket, for what listens on the host."""
+        return Forward(self.runner.wait(self.asynchronous.forward_socket(path, host)), self.runner.wait)
+
+    def url(self, guest_port: int) -> str:
+        """The URL of what listens on a TCP port of the guest, which is forwarded if it is not yet."""
+        return self.runner.wait(self.asynchronous.url(guest_port))
 
     def info(self) -> InfoResponse:
         """The agent's version and the guest's kernel."""
         return self.runner.wait(self.asynchronous.info())
+
+    def attach(self, device: Device) -> AttachedDevice:
+        """Attach a disk, share or network card to the running machine. See AsyncSandbox.attach."""
+        return self.runner.wait(self.asynchronous.attach(device))
+
+    def detach(self, name: str) -> None:
+        """Detach a device by its block id, tag or name. See AsyncSandbox.detach."""
+        self.runner.wait(self.asynchronous.detach(name))
+
+    def devices(self) -> Devices:
+        """The disks, shares and network cards that are attached."""
+        return self.runner.wait(self.asynchronous.devices())
 
     def attach_console(self) -> socket.socket:
         """A connected, blocking socket on the guest's serial console."""

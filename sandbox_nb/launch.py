@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sandbox_nb import __version__, binaries, host, link, rundir, standby, ttrpc
+from sandbox_nb import __version__, binaries, hardware, host, link, rundir, standby, ttrpc
 from sandbox_nb.boot import Boot
 from sandbox_nb.errors import (
     DeadlineExceeded,
@@ -27,12 +27,12 @@ from sandbox_nb.errors import (
     ProtocolError,
     SandboxError,
     Unavailable,
-    Unimplemented,
     from_status,
 )
 from sandbox_nb.guest.image import Image
 from sandbox_nb.guest.proto.setup_pb2 import ConfigureRequest, RootDisk
 from sandbox_nb.guest.proto.setup_ttrpc import SetupClient
+from sandbox_nb.hardware import Hardware
 from sandbox_nb.host import Progress
 from sandbox_nb.link import Link
 from sandbox_nb.options import Options
@@ -64,6 +64,7 @@ class Running:
     machine: Machine
     link: Link
     client: Client
+    hardware: Hardware
     image: Image
     boot: Boot
     state_dir: Path
@@ -179,12 +180,11 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
     Raises InvalidArgument, NotFound or FailedPrecondition for what is wrong before anything runs; Unavailable with
     the console's last lines when the machine ends while it boots; DeadlineExceeded when it never calls.
     """
-    refuse_unimplemented(options)
     began = time.perf_counter()
     plan = await _plan(options, progress)
     boot = Boot("cold", plan.accelerator, {"prepare": time.perf_counter() - began}, ": ".join(plan.transport))
     shelf = standby.shelf(plan.kind, lambda: _paused(plan), plan.spec.memory) if options.standby else None
-    async with AsyncExitStack() as undo:
+    async with hardware.prepared(options.devices, sandbox=hostname) as devices, AsyncExitStack() as undo:
         called = await _taken(shelf, boot) if shelf is not None and options.state_dir is None else None
         if called is None:
             called = await _called(plan, boot, options.state_dir)
@@ -193,10 +193,16 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
             client = await Client.from_socket(called.control, map_error=_map_error)
             undo.push_async_callback(client.aclose)
             await SetupClient(client).configure(_configuration(options, hostname, plan.image))
+        fitted = Hardware(called.machine, client, sandbox=hostname)
+        if devices:
+            with boot.phase("devices"):
+                await fitted.fit(devices)
         if shelf is not None:
             shelf.want(options.standby)
             undo.push_async_callback(shelf.leave, options.standby)
-        return Running(called.machine, called.link, client, plan.image, boot, called.state_dir, undo.pop_all())
+        return Running(
+            called.machine, called.link, client, fitted, plan.image, boot, called.state_dir, undo.pop_all()
+        )
     raise AssertionError("the exit stack swallows nothing")
 
 
@@ -317,15 +323,6 @@ async def _save(machine: Machine, plan: _Plan, boot: Boot) -> None:
     except (OSError, FailedPrecondition) as error:
         boot.note = f"no template was saved, the next start boots again: {error}"
         logger.warning("%s", boot.note)
-
-
-def refuse_unimplemented(options: Options) -> None:
-    """Raise Unimplemented for options that are understood and validated, and not carried out yet."""
-    for name in ("disks", "filesystems", "nics"):
-        if getattr(options, name):
-            raise Unimplemented(f"{name}= is not carried out yet")
-    if options.network != "none":
-        raise Unimplemented(f"network={options.network!r} is not carried out yet; network='none' is")
 
 
 async def _unless_gone(wanted: Coroutine[Any, Any, T], machine: Machine, way: Link, timeout: float) -> T:

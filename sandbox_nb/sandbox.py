@@ -8,28 +8,31 @@ import enum
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
-from sandbox_nb import process, streams
+from sandbox_nb import process, proxy, streams
 from sandbox_nb.boot import Boot
+from sandbox_nb.devices import Device
 from sandbox_nb.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     ProcessTimedOut,
-    ProtocolError,
     Unavailable,
 )
 from sandbox_nb.events import AsyncEvents
+from sandbox_nb.files.info import AnyPath, Copied, CopyProgress, FileInfo
+from sandbox_nb.files.service import Files
+from sandbox_nb.forward import AsyncForward, Forwarder
 from sandbox_nb.guest.proto.events_ttrpc import EventsClient
-from sandbox_nb.guest.proto.files_pb2 import ReadRequest, WriteRequest
 from sandbox_nb.guest.proto.files_ttrpc import FilesClient
 from sandbox_nb.guest.proto.power_ttrpc import PowerClient
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.guest.proto.system_ttrpc import SystemClient
+from sandbox_nb.hardware import AttachedDevice, Devices
 from sandbox_nb.host import Progress
 from sandbox_nb.launch import Running, launch
 from sandbox_nb.options import Option, Options
@@ -112,6 +115,7 @@ class AsyncSandbox:
         """The event loop it belongs to, once started."""
         self._running: Running | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._forwarder: Forwarder | None = None
 
     # The reference interface's verbs
 
@@ -277,28 +281,125 @@ class AsyncSandbox:
 
     # Files
 
-    async def read(self, path: str | os.PathLike[str]) -> bytes:
+    async def read(self, path: AnyPath) -> bytes:
         """The bytes of a file in the guest. Raises NotFound and others as the guest says."""
-        async with self._explained(), self._stream() as (name, sock):
-            request = ReadRequest(path=process.guest_bytes("path", path), stream=name)
-            call = asyncio.create_task(FilesClient(self._use().client).read(request))
-            data = await _beside(call, streams.collect(sock))
-            if len(data) != (sent := call.result().size):
-                raise ProtocolError(f"{os.fspath(path)}: the guest sent {sent} bytes, {len(data)} arrived")
-            return bytes(data)
+        async with self._explained():
+            return await self._files().read(path)
 
-    async def write(self, path: str | os.PathLike[str], data: bytes | str, *, mode: int = 0) -> None:
+    async def write(self, path: AnyPath, data: bytes | str, *, mode: int = 0) -> None:
         """Make a file in the guest, or replace its content, all at once.
 
         ``mode`` holds the permission bits of a new file (0 means 0o644). Text is written as UTF-8.
         """
-        payload = process.guest_data("data", data)
-        async with self._explained(), self._stream() as (name, sock):
-            request = WriteRequest(path=process.guest_bytes("path", path), stream=name, mode=mode)
-            call = asyncio.create_task(FilesClient(self._use().client).write(request))
-            await _beside(call, streams.feed(sock, payload))
-            if len(payload) != (taken := call.result().size):
-                raise ProtocolError(f"{os.fspath(path)}: {len(payload)} bytes were sent, the guest took {taken}")
+        async with self._explained():
+            await self._files().write(path, data, mode=mode)
+
+    async def stat(self, path: AnyPath, *, follow_symlinks: bool = True) -> FileInfo:
+        """What is known of a file, folder or link in the guest. Raises NotFound."""
+        async with self._explained():
+            return await self._files().stat(path, follow_symlinks=follow_symlinks)
+
+    async def listdir(self, path: AnyPath) -> list[FileInfo]:
+        """What is in a folder of the guest, by name. Raises NotFound, also when it is no folder."""
+        async with self._explained():
+            return await self._files().listdir(path)
+
+    async def mkdir(
+        self, path: AnyPath, *, mode: int = 0o755, parents: bool = False, exist_ok: bool = False
+    ) -> None:
+        """Make a folder in the guest; with ``parents`` those it lies in too.
+
+        Raises AlreadyExists, unless ``exist_ok`` and it is a folder, and NotFound when it has nowhere to lie.
+        """
+        async with self._explained():
+            await self._files().mkdir(path, mode=mode, parents=parents, exist_ok=exist_ok)
+
+    async def remove(self, path: AnyPath, *, recursive: bool = False) -> None:
+        """Remove a file, a link (not what it points to) or a folder of the guest.
+
+        ``recursive``: with all that is in it, as ``rm -r`` does, also on shares and disks that are mounted there.
+        Raises NotFound, and FailedPrecondition for a folder that is not empty.
+        """
+        async with self._explained():
+            await self._files().remove(path, recursive=recursive)
+
+    async def copy_to(self, source: AnyPath, target: AnyPath, *, progress: CopyProgress | None = None) -> Copied:
+        """Copy a file or folder of the host into the guest.
+
+        As ``cp -a`` does: into ``target`` if that is a folder, under its own name; else it becomes ``target``,
+        whose parent must be there. ``source/.`` stands for what is in the folder. A folder that is in the way is
+        filled up, a file is replaced; each is there whole or as it was, also when the copy fails or is cancelled.
+        Modes, times of modification, symbolic and hard links are kept; owners are not, all is root's. ``source``
+        itself may be a link, those in it are copied as links. Devices, sockets and pipes are left out, and named
+        in the result.
+
+        ``progress`` is called with the bytes and files copied so far. Raises NotFound, ResourceExhausted (a full
+        disk) and others, with the path.
+        """
+        async with self._explained():
+            return await self._files().copy_to(source, target, progress)
+
+    async def copy_from(self, source: AnyPath, target: AnyPath, *, progress: CopyProgress | None = None) -> Copied:
+        """Copy a file or folder of the guest to the host, by the rules of ``copy_to``.
+
+        What comes belongs to the caller, and has no set-id bits. Nothing a guest sends reaches out of ``target``;
+        but a link it sent may point anywhere, as any that is copied.
+        """
+        async with self._explained():
+            return await self._files().copy_from(source, target, progress)
+
+    # Ports and sockets
+
+    async def forward(self, host_port: int, guest: int | str) -> AsyncForward:
+        """Listen on a port of 127.0.0.1 (0: a free one) for what listens in the guest, with no network card.
+
+        ``guest`` is a TCP port of its loopback, or the path of a UNIX socket. A connection that nobody in the
+        guest takes is reset. Ends with the object, ``async with`` or ``close``, or with the machine.
+
+        Raises AlreadyExists when the port is taken.
+        """
+        return await self._forwards().forward(host_port, guest)
+
+    async def forward_socket(self, path: str, host: int | str) -> AsyncForward:
+        """Have the guest listen on a UNIX socket, for what listens on the host: a port of 127.0.0.1, or a path.
+
+        All of the guest may connect. Raises AlreadyExists or NotFound when the guest cannot make the socket.
+        """
+        async with self._explained():
+            return await self._forwards().forward_socket(path, host)
+
+    async def url(self, guest_port: int) -> str:
+        """The URL of what listens on a TCP port of the guest, which is forwarded if it is not yet.
+
+        In a notebook whose server has jupyter-server-proxy, as on Binder, it is a path for the user's browser.
+        """
+        return proxy.url(await self._forwards().port_of(guest_port))
+
+    # Devices
+
+    async def attach(self, device: Device) -> AttachedDevice:
+        """Attach a Disk, Filesystem, NIC or UserNIC to the running machine.
+
+        It is in use in the guest when this returns: mounted where it has a target, an interface with its
+        addresses. When it fails, nothing is attached.
+
+        Raises InvalidArgument, NotFound, AlreadyExists or FailedPrecondition for what cannot be had,
+        ResourceExhausted when no port is free, DeadlineExceeded when DHCP brings no address.
+        """
+        async with self._explained():
+            return await self._use().hardware.attach(device)
+
+    async def detach(self, name: str) -> None:
+        """Detach a device by its block id, tag or name, with the guest's agreement. Its target is unmounted first.
+
+        Raises NotFound for an unknown name, FailedPrecondition when it is in use, naming the processes.
+        """
+        async with self._explained():
+            await self._use().hardware.detach(name)
+
+    async def devices(self) -> Devices:
+        """The disks, shares and network cards that are attached. Raises FailedPrecondition unless running."""
+        return self._use().hardware.devices()
 
     # What it is
 
@@ -355,6 +456,15 @@ class AsyncSandbox:
     async def _spawn(self, start: Start) -> RawProcess:
         service = ProcessClient(self._use().client)
         return await RawProcess.start(service, self.open_stream, start, self._explained)
+
+    def _files(self) -> Files:
+        return Files(FilesClient(self._use().client), self._stream)
+
+    def _forwards(self) -> Forwarder:
+        client = self._use().client
+        if self._forwarder is None:
+            self._forwarder = Forwarder(client, self.open_stream)
+        return self._forwarder
 
     @contextlib.asynccontextmanager
     async def _stream(self) -> AsyncIterator[tuple[str, socket.socket]]:
@@ -417,6 +527,9 @@ class AsyncSandbox:
     async def _clean_up(self) -> None:
         self._stop_watching()
         running, self._running = self._running, None
+        forwarder, self._forwarder = self._forwarder, None
+        if forwarder is not None:
+            await forwarder.close()
         if running is not None:
             await running.close()
 
@@ -435,20 +548,6 @@ async def _deadline(timeout: float | None, message: str) -> AsyncIterator[None]:
         if scope.expired() and not isinstance(error, DeadlineExceeded):
             raise DeadlineExceeded(message) from error
         raise
-
-
-async def _beside(call: asyncio.Task[Any], transfer: Coroutine[Any, Any, T]) -> T:
-    """Carry a stream while a call waits for it; a call that fails ends the transfer."""
-    carrying = asyncio.ensure_future(transfer)
-    try:
-        await asyncio.wait({call, carrying}, return_when=asyncio.FIRST_EXCEPTION)
-        if call.done():
-            call.result()
-        return await carrying
-    finally:
-        for task in (call, carrying):
-            task.cancel()
-        await asyncio.gather(call, carrying, return_exceptions=True)
 
 
 def _text(data: bytes | None) -> str | None:

@@ -14,7 +14,6 @@ import pytest
 from sandbox_nb import (
     AsyncSandbox,
     DeadlineExceeded,
-    Disk,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
@@ -22,7 +21,6 @@ from sandbox_nb import (
     Sandbox,
     State,
     Unavailable,
-    Unimplemented,
     launch,
 )
 
@@ -75,13 +73,6 @@ def test_two_machines_are_no_twins():
 def test_a_name_must_do_as_a_host_name(name):
     with pytest.raises(InvalidArgument):
         Sandbox(name)
-
-
-def test_what_is_not_carried_out_yet_is_refused(own):
-    with pytest.raises(Unimplemented, match="disks"):
-        own.start(disks=[Disk("data", "/tmp/a.img")])
-    with pytest.raises(Unimplemented, match="network"):
-        own.start(network="user")
 
 
 def test_a_kernel_that_is_not_there_is_named(own):

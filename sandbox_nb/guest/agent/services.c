@@ -1,4 +1,5 @@
 /* What the host can call: sandbox_nb/guest/proto/ as a table. */
+#include "disks.h"
 #include "events.h"
 #include "files.h"
 #include "forward.h"
@@ -11,6 +12,7 @@
 #include "start.h"
 #include "system.h"
 
+#define DISKS "sandbox_nb.disks.v1.Disks"
 #define EVENTS "nerdbox.services.vmevents.v1.Events"
 #define FILES "sandbox_nb.files.v1.Files"
 #define FORWARD "sandbox_nb.forward.v1.Forward"
@@ -40,6 +42,7 @@ static const struct method methods[] = {
 	{FORWARD, "Unbind", UNARY, socketforward_unbind},
 	{SOCKET_FORWARD, "Bind", UNARY, socketforward_bind},
 	{SOCKET_FORWARD, "Accept", BIDI, socketforward_accept},
+	{DISKS, "Find", UNARY, disks_find},
 	{MOUNT, "MountAll", UNARY, mount_all},
 	{MOUNT, "Unmount", UNARY, mount_unmount},
 	{MOUNT, "UnmountAll", UNARY, mount_unmount_all},
