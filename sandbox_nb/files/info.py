@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 from sandbox_nb.guest.proto.files_pb2 import Entry
 
-__all__ = ["Copied", "FileInfo", "Progress", "Tally"]
+__all__ = ["AnyPath", "Copied", "CopyProgress", "FileInfo", "Tally"]
 
 MAX_SKIPPED = 1000
 """Names kept of what was left out."""
 
-Progress = Callable[[int, int], None]
+AnyPath = str | bytes | os.PathLike[str]
+
+CopyProgress = Callable[[int, int], None]
 """Called as a copy goes on, with the bytes and the files copied so far."""
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from sandbox_nb.errors import NotFound, ProtocolError
 from sandbox_nb.files.failure import explain, printable
-from sandbox_nb.files.info import Tally, mtime_ns
+from sandbox_nb.files.info import AnyPath, Tally, mtime_ns
 from sandbox_nb.files.records import MAX_DEPTH, read_entry, read_record
 from sandbox_nb.guest.proto.files_pb2 import Entry
 
@@ -43,7 +43,7 @@ class TreeReceiver:
         # Made under this name, renamed when whole: a file is there as it was or as it shall be.
         self._temporary = f".sandbox_nb-{secrets.token_hex(6)}".encode()
 
-    def receive(self, target: str | os.PathLike[str]) -> str:
+    def receive(self, target: AnyPath) -> str:
         """Put the tree at ``target``, or into it if that is a folder, and return where it is.
 
         Raises NotFound, ResourceExhausted and others with the path that could not be made.

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from sandbox_nb.errors import InvalidArgument, ResourceExhausted
 from sandbox_nb.files.failure import explain, printable
-from sandbox_nb.files.info import Tally
+from sandbox_nb.files.info import AnyPath, Tally
 from sandbox_nb.files.records import LENGTH, MAX_DEPTH, RECORD_MAX
 from sandbox_nb.guest.proto.files_pb2 import Entry
 
@@ -31,7 +31,7 @@ class TreeSender:
         self._trail: list[bytes] = []
         self._known: dict[tuple[int, int], bytes] = {}
 
-    def send(self, source: str | os.PathLike[str]) -> None:
+    def send(self, source: AnyPath) -> None:
         """Send the tree at ``source``, which may be a link to it.
 
         Raises NotFound, InvalidArgument and others with the path that cannot be read.

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from sandbox_nb import streams
 from sandbox_nb.errors import ProtocolError
-from sandbox_nb.files.info import Copied, FileInfo, Progress, Tally
+from sandbox_nb.files.info import AnyPath, Copied, CopyProgress, FileInfo, Tally
 from sandbox_nb.files.receiver import TreeReceiver
 from sandbox_nb.files.records import RECORD_MAX, read_entry
 from sandbox_nb.files.sender import TreeSender
@@ -28,10 +28,9 @@ from sandbox_nb.guest.proto.files_pb2 import (
     WriteRequest,
 )
 from sandbox_nb.guest.proto.files_ttrpc import FilesClient
+from sandbox_nb.process import guest_bytes, guest_data
 
-__all__ = ["Files", "Path"]
-
-Path = str | os.PathLike[str]
+__all__ = ["Files"]
 
 OpenStream = Callable[[], AbstractAsyncContextManager[tuple[str, socket.socket]]]
 """Opens a new stream for a block: its name for the agent, and its connected, non-blocking socket."""
@@ -46,34 +45,37 @@ class Files:
         self._service = service
         self._stream = stream
 
-    async def read(self, path: Path) -> bytes:
+    async def read(self, path: AnyPath) -> bytes:
         """The bytes of a file."""
         async with self._stream() as (name, sock):
-            call = asyncio.create_task(self._service.read(ReadRequest(path=os.fsencode(path), stream=name)))
+            call = asyncio.create_task(
+                self._service.read(ReadRequest(path=guest_bytes("path", path), stream=name))
+            )
             data = await _beside(call, streams.collect(sock))
             if len(data) != (sent := call.result().size):
-                raise ProtocolError(f"{os.fspath(path)}: the guest sent {sent} bytes, {len(data)} arrived")
+                raise ProtocolError(f"{os.fspath(path)!r}: the guest sent {sent} bytes, {len(data)} arrived")
             return bytes(data)
 
-    async def write(self, path: Path, data: bytes, *, mode: int = 0) -> None:
+    async def write(self, path: AnyPath, data: bytes | str, *, mode: int = 0) -> None:
         """Make a file, or replace its content, all at once."""
+        payload = guest_data("data", data)
         async with self._stream() as (name, sock):
-            request = WriteRequest(path=os.fsencode(path), stream=name, mode=mode, size=len(data))
+            request = WriteRequest(path=guest_bytes("path", path), stream=name, mode=mode, size=len(payload))
             call = asyncio.create_task(self._service.write(request))
-            await _beside(call, streams.feed(sock, data))
-            if len(data) != (taken := call.result().size):
-                raise ProtocolError(f"{os.fspath(path)}: {len(data)} bytes were sent, the guest took {taken}")
+            await _beside(call, streams.feed(sock, payload))
+            if len(payload) != (taken := call.result().size):
+                raise ProtocolError(f"{os.fspath(path)!r}: {len(payload)} bytes were sent, the guest took {taken}")
 
-    async def stat(self, path: Path, *, follow_symlinks: bool = True) -> FileInfo:
+    async def stat(self, path: AnyPath, *, follow_symlinks: bool = True) -> FileInfo:
         """What is known of a file."""
         return FileInfo.of(
-            await self._service.stat(StatRequest(path=os.fsencode(path), no_follow=not follow_symlinks))
+            await self._service.stat(StatRequest(path=guest_bytes("path", path), no_follow=not follow_symlinks))
         )
 
-    async def listdir(self, path: Path) -> list[FileInfo]:
+    async def listdir(self, path: AnyPath) -> list[FileInfo]:
         """What is in a folder, by name."""
         async with self._stream() as (name, sock):
-            request = ListRequest(path=os.fsencode(path), stream=name)
+            request = ListRequest(path=guest_bytes("path", path), stream=name)
             call = asyncio.create_task(self._service.list(request))
             data = io.BytesIO(await _beside(call, streams.collect(sock)))
         found = []
@@ -81,38 +83,40 @@ class Files:
             found.append(FileInfo.of(entry))
         return sorted(found, key=lambda info: info.name)
 
-    async def mkdir(self, path: Path, *, mode: int, parents: bool, exist_ok: bool) -> None:
+    async def mkdir(self, path: AnyPath, *, mode: int, parents: bool, exist_ok: bool) -> None:
         """Make a folder."""
         await self._service.mkdir(
-            MkdirRequest(path=os.fsencode(path), mode=mode, parents=parents, exist_ok=exist_ok)
+            MkdirRequest(path=guest_bytes("path", path), mode=mode, parents=parents, exist_ok=exist_ok)
         )
 
-    async def remove(self, path: Path, *, recursive: bool) -> None:
+    async def remove(self, path: AnyPath, *, recursive: bool) -> None:
         """Remove a file, a link or a folder."""
-        await self._service.remove(RemoveRequest(path=os.fsencode(path), recursive=recursive))
+        await self._service.remove(RemoveRequest(path=guest_bytes("path", path), recursive=recursive))
 
-    async def copy_to(self, source: Path, target: Path, progress: Progress | None = None) -> Copied:
+    async def copy_to(self, source: AnyPath, target: AnyPath, progress: CopyProgress | None = None) -> Copied:
         """Copy a tree of the host into the guest."""
         tally = Tally()
+        here, there = guest_bytes("source", source), guest_bytes("target", target)
         async with self._stream() as (name, sock):
-            call = self._service.unpack(UnpackRequest(path=os.fsencode(target), stream=name))
+            call = self._service.unpack(UnpackRequest(path=there, stream=name))
 
             def work() -> None:
                 with cast(BinaryIO, sock.makefile("wb", RECORD_MAX)) as out:
-                    TreeSender(out, tally).send(source)
+                    TreeSender(out, tally).send(here)
 
             response, _ = await carry(call, sock, work, tally, progress)
         return tally.result(os.fsdecode(response.path))
 
-    async def copy_from(self, source: Path, target: Path, progress: Progress | None = None) -> Copied:
+    async def copy_from(self, source: AnyPath, target: AnyPath, progress: CopyProgress | None = None) -> Copied:
         """Copy a tree of the guest to the host."""
         tally = Tally()
+        there, here = guest_bytes("source", source), guest_bytes("target", target)
         async with self._stream() as (name, sock):
-            call = self._service.pack(PackRequest(path=os.fsencode(source), stream=name))
+            call = self._service.pack(PackRequest(path=there, stream=name))
 
             def work() -> str:
                 with cast(BinaryIO, sock.makefile("rb", RECORD_MAX)) as records:
-                    return TreeReceiver(records, tally).receive(target)
+                    return TreeReceiver(records, tally).receive(here)
 
             _, path = await carry(call, sock, work, tally, progress)
         return tally.result(path)

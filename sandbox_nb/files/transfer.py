@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from sandbox_nb.errors import ProtocolError
-from sandbox_nb.files.info import Progress, Tally
+from sandbox_nb.files.info import CopyProgress, Tally
 
 __all__ = ["carry"]
 
@@ -28,7 +28,7 @@ async def carry(
     sock: socket.socket,
     work: Callable[[], T],
     tally: Tally,
-    progress: Progress | None,
+    progress: CopyProgress | None,
 ) -> tuple[Response, T]:
     """Run ``work``, which uses ``sock`` and may block, while the guest works on ``call``; return both results.
 
@@ -50,7 +50,7 @@ async def carry(
 
 
 async def _watch(
-    calling: asyncio.Future[Any], working: asyncio.Future[Any], tally: Tally, progress: Progress | None
+    calling: asyncio.Future[Any], working: asyncio.Future[Any], tally: Tally, progress: CopyProgress | None
 ) -> None:
     """Wait for both, and raise what fails; but when the guest has left the stream, the call says why."""
     pending = {calling, working}
