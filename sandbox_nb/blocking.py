@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, Unpack, cast, ov
 
 from sandbox_nb.background import BACKGROUND, Runner, run_blocking
 from sandbox_nb.boot import Boot
+from sandbox_nb.devices import Device
 from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
 from sandbox_nb.events import AsyncEvents, Events
 from sandbox_nb.files.info import AnyPath, Copied, CopyProgress, FileInfo
 from sandbox_nb.forward import Forward
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
+from sandbox_nb.hardware import AttachedDevice, Devices
 from sandbox_nb.host import Progress
 from sandbox_nb.options import Option, Options
 from sandbox_nb.process import Command, Completed, Echo, RawProcess, RunKeywords, Sink, describe
@@ -155,6 +157,18 @@ class Sandbox:
     def info(self) -> InfoResponse:
         """The agent's version and the guest's kernel."""
         return self.runner.wait(self.asynchronous.info())
+
+    def attach(self, device: Device) -> AttachedDevice:
+        """Attach a disk, share or network card to the running machine. See AsyncSandbox.attach."""
+        return self.runner.wait(self.asynchronous.attach(device))
+
+    def detach(self, name: str) -> None:
+        """Detach a device by its block id, tag or name. See AsyncSandbox.detach."""
+        self.runner.wait(self.asynchronous.detach(name))
+
+    def devices(self) -> Devices:
+        """The disks, shares and network cards that are attached."""
+        return self.runner.wait(self.asynchronous.devices())
 
     def attach_console(self) -> socket.socket:
         """A connected, blocking socket on the guest's serial console."""

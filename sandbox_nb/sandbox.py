@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
 from sandbox_nb import process, proxy, streams
 from sandbox_nb.boot import Boot
+from sandbox_nb.devices import Device
 from sandbox_nb.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -31,6 +32,7 @@ from sandbox_nb.guest.proto.power_ttrpc import PowerClient
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.guest.proto.system_ttrpc import SystemClient
+from sandbox_nb.hardware import AttachedDevice, Devices
 from sandbox_nb.host import Progress
 from sandbox_nb.launch import Running, launch
 from sandbox_nb.options import Option, Options
@@ -372,6 +374,32 @@ class AsyncSandbox:
         In a notebook whose server has jupyter-server-proxy, as on Binder, it is a path for the user's browser.
         """
         return proxy.url(await self._forwards().port_of(guest_port))
+
+    # Devices
+
+    async def attach(self, device: Device) -> AttachedDevice:
+        """Attach a Disk, Filesystem, NIC or UserNIC to the running machine.
+
+        It is in use in the guest when this returns: mounted where it has a target, an interface with its
+        addresses. When it fails, nothing is attached.
+
+        Raises InvalidArgument, NotFound, AlreadyExists or FailedPrecondition for what cannot be had,
+        ResourceExhausted when no port is free, DeadlineExceeded when DHCP brings no address.
+        """
+        async with self._explained():
+            return await self._use().hardware.attach(device)
+
+    async def detach(self, name: str) -> None:
+        """Detach a device by its block id, tag or name, with the guest's agreement. Its target is unmounted first.
+
+        Raises NotFound for an unknown name, FailedPrecondition when it is in use, naming the processes.
+        """
+        async with self._explained():
+            await self._use().hardware.detach(name)
+
+    async def devices(self) -> Devices:
+        """The disks, shares and network cards that are attached. Raises FailedPrecondition unless running."""
+        return self._use().hardware.devices()
 
     # What it is
 
