@@ -1,4 +1,4 @@
-"""Real machines for the tests. One is shared by those that leave it as they found it."""
+"""Real machines for the tests. Two are shared by those that leave them as they found them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.vm)
 
 
-@pytest.fixture(scope="session")
-def sb():
-    """A running machine that no test may stop, or leave a process in."""
-    with Sandbox.started(name="shared") as sandbox:
+@pytest.fixture(scope="session", params=["cold", "warm"])
+def sb(request):
+    """A running machine, booted or restored, that no test may stop, or leave a process in."""
+    if request.param == "warm":
+        with Sandbox.started():
+            pass  # there is a template now
+    with Sandbox.started(name="shared", warm=request.param == "warm") as sandbox:
+        assert sandbox.boot.kind == request.param
         yield sandbox
 
 
