@@ -10,6 +10,7 @@ import struct
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,12 @@ def test_nobody_there_leaves_nothing(machine, tmp_path):
 # passt
 
 
+def listens(path):
+    """Whether a socket listens, without connecting: passt takes one connection. The flag is __SO_ACCEPTCON."""
+    sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(sock[3] == "00010000" and sock[7:] == [str(path)] for sock in sockets)
+
+
 @pytest.fixture
 def passt(tmp_path):
     """A running passt: its socket, a port of the host that it forwards to the guest's port 80, and the gateway.
@@ -214,7 +221,7 @@ def passt(tmp_path):
     process = subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 5
-        while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        while not listens(path) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         if process.poll() is not None:
             pytest.skip(f"passt does not start here: {process.stdout.read().decode()}")
@@ -244,8 +251,9 @@ def test_a_real_passt_carries_connections_both_ways(machine, passt):
                 assert said.read().endswith(b"through passt\n")
     finally:
         machine.sh("killall httpd")
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         server.settimeout(10)
-        machine.sh(f"echo to the host | nc -w 5 {gateway} {server.getsockname()[1]}")
+        calling = pool.submit(machine.sh, f"echo to the host | nc {gateway} {server.getsockname()[1]}")
         with server.accept()[0] as caller, caller.makefile("rb") as said:
-            assert said.read() == b"to the host\n"
+            assert said.readline() == b"to the host\n"
+        calling.result()
