@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from sandbox_nb import Sandbox
+from sandbox_nb import Disk, Filesystem, Sandbox
 from sandbox_nb.errors import FailedPrecondition, NotFound, Unavailable
 
 if platform.machine() == "aarch64":
@@ -82,3 +82,16 @@ def test_without_its_qemu_the_package_is_named(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NotFound, match="qemu-system-aarch64 is not installed: .* qemu-system-arm"):
         Sandbox().start(arch="aarch64")
+
+
+def test_devices_come_and_go(arm, tmp_path):
+    """Native PCI Express hot-plug: without ACPI the guest takes its time, six seconds, to let go of a device."""
+    (tmp_path / "shared").mkdir()
+    arm.attach(Disk("data", tmp_path / "data", size="64M", format="ext4", target="/data"))
+    arm.attach(Filesystem("work", tmp_path / "shared"))
+    assert arm.run("echo kept > /data/file; echo shared > /mnt/work/file; sync", check=True)
+    assert (tmp_path / "shared/file").read_text() == "shared\n"
+    for name in ("data", "work"):
+        arm.detach(name)
+    with Sandbox.started(disks=[Disk("data", tmp_path / "data", target="/data")]) as other:
+        assert other.run("cat /data/file", check=True).stdout == "kept\n"
