@@ -60,6 +60,7 @@ def _parser() -> Parser:
     )
     run.add_argument("command", nargs="+", metavar="CMD", help="the command; write -- before it")
     grammar.add_machine_options(run)
+    grammar.add_forwards(run)
     grammar.add_command_options(run)
     run.set_defaults(act=_run)
 
@@ -82,6 +83,8 @@ def _run(arguments: argparse.Namespace) -> int:
     timeout = command.pop("timeout")
     with Sandbox() as sandbox:
         sandbox.start(lambda _: options, progress=ShowProgress())
+        for host_port, guest in arguments.forwards:
+            sandbox.forward(host_port, guest)
         with sandbox.popen(arguments.command, **command) as process:
             return _relay(process, timeout)
 

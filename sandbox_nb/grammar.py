@@ -91,6 +91,27 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     file.complete = COMPLETE_HOST_PATH  # type: ignore[attr-defined]
 
 
+def add_forwards(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that forwards ports once the machine runs."""
+    parser.add_argument(
+        "--forward",
+        dest="forwards",
+        action="append",
+        default=[],
+        type=forward_type,
+        metavar="HOST:GUEST",
+        help="make a port of the guest one of this host, with no network card; may be repeated",
+    )
+
+
+def forward_type(text: str) -> tuple[int, int | str]:
+    """The type of an argument like ``8080:80``: a port of the host, and a port or the path of a socket there."""
+    host, _, guest = text.partition(":")
+    if not host.isdecimal() or not (guest.isdecimal() or guest.startswith("/")):
+        raise argparse.ArgumentTypeError(f"{text!r}: HOST:GUEST is needed, as in 8080:80 or 8080:/run/app.sock")
+    return int(host), int(guest) if guest.isdecimal() else guest
+
+
 def add_devices(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say one device."""
     choice = parser.add_mutually_exclusive_group(required=True)

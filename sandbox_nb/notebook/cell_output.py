@@ -92,7 +92,7 @@ class _Stream:
                 self._left -= len(piece)
             self._write(text)
         if data and self._hidden > 0 and time.monotonic() >= self._next:
-            self._tell(f"… {_size(self._hidden + TAIL)} more until now")
+            self._tell(f"… {size_text(self._hidden + TAIL)} more until now")
 
     def finish(self) -> None:
         """Show the tail."""
@@ -102,7 +102,7 @@ class _Stream:
         if self._hidden > 0:
             # A line whose beginning is not shown would only puzzle.
             tail = tail[tail.find(b"\n") + 1 :]
-            self._tell(f"… {_size(self._hidden)} not shown; all of it is in {self._spool.file}")
+            self._tell(f"… {size_text(self._hidden)} not shown; all of it is in {self._spool.file}")
             self._decoder.reset()
             self._text = CellText()
         self._write(self._text.feed(self._decoder.decode(tail)))
@@ -132,5 +132,8 @@ class _Stream:
         self._next = time.monotonic() + NOTICE_INTERVAL
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """A number of bytes as people say it."""
+    if count < 1000:
+        return f"{count} B"
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

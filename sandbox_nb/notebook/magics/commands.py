@@ -194,7 +194,8 @@ def _run_arguments(parser: Parser) -> None:
     parser.add_argument("--out", metavar="VARIABLE", type=variable, help="bind the result, with the whole output")
     parser.add_argument("--bg", action="store_true", help="go on at once; the result is a job")
     _add_ending(parser)
-    parser.add_argument("command", nargs="*", metavar="CMD", help="the command; write -- before it")
+    action = parser.add_argument("command", nargs="*", metavar="CMD", help="the command; write -- before it")
+    complete(action, COMPLETE_GUEST_PATH)
 
 
 def _python_arguments(parser: Parser) -> None:

@@ -7,6 +7,7 @@ grammar knows; what needs the guest is given a second.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import glob
 import itertools
@@ -32,6 +33,7 @@ from sandbox_nb.notebook.magics.verbs import (
     COMPLETE_GUEST_PATH,
     COMPLETE_METHOD,
     COMPLETE_NAME,
+    COMPLETE_PLACE,
     COMPLETE_VARIABLE,
     COMPLETE_VERB,
 )
@@ -54,10 +56,11 @@ class Completer:
         self._sources: dict[str, Source] = {
             COMPLETE_VERB: lambda _, __: _choices(parser),
             COMPLETE_NAME: lambda _, __: {**session.sandboxes, **dict.fromkeys(session.holders())},
-            COMPLETE_VARIABLE: lambda _, __: [name for name in session.shell.user_ns if not name.startswith("_")],
+            COMPLETE_VARIABLE: lambda _, __: session.variables(),
             COMPLETE_METHOD: lambda _, __: calling.methods(),
             grammar.COMPLETE_HOST_PATH: lambda word, __: _host_paths(word),
             COMPLETE_GUEST_PATH: self._guest_paths,
+            COMPLETE_PLACE: self._places,
             COMPLETE_ATTACHED: self._attached,
         }
 
@@ -65,61 +68,66 @@ class Completer:
         """What the last word of ``text``, a line up to the cursor, may become."""
         *before, word = re.split(r"\s+", text.lstrip())[1:]
         parser, arguments = self._parser, argparse.Namespace(name=_said_name(before))
-        positionals = 0
+        positionals, options = 0, True
         pending: argparse.Action | None = None
         for said in before:
-            if said == "--":
-                return []
             if pending is not None:
                 pending = None
+            elif said == "--" or not options:
+                positionals, options = positionals + (said != "--"), False
             elif said.startswith("-"):
                 pending = _takes_value(parser, said)
             elif (choices := _choices(parser)) and said in choices:
                 parser, positionals = choices[said], 0
             else:
                 positionals += 1
-        return [
-            one for one in self._candidates(parser, pending, positionals, word, arguments) if one.startswith(word)
-        ]
-
-    def _candidates(
-        self,
-        parser: Parser,
-        pending: argparse.Action | None,
-        positionals: int,
-        word: str,
-        arguments: argparse.Namespace,
-    ) -> list[str]:
         if pending is not None:
-            return self._values(pending, word, arguments)
-        if word.startswith("-"):
-            flag, equals, value = word.partition("=")
-            if equals and (action := _takes_value(parser, flag)) is not None:
-                return [f"{flag}={one}" for one in self._values(action, value, arguments)]
-            return sorted(option for option in _options(parser) if option.startswith("--"))
+            found = self._values(pending, word, arguments)
+        elif options and word.startswith("-"):
+            found = self._flags(parser, word, arguments)
+        else:
+            found = self._positional(parser, positionals, word, arguments)
+        return sorted(one for one in found if one.startswith(word))
+
+    def _flags(self, parser: Parser, word: str, arguments: argparse.Namespace) -> Iterable[str]:
+        flag, equals, value = word.partition("=")
+        if equals and (action := _takes_value(parser, flag)) is not None:
+            return [f"{flag}={one}" for one in self._values(action, value, arguments)]
+        return [option for option in parser._option_string_actions if option.startswith("--")]
+
+    def _positional(self, parser: Parser, number: int, word: str, arguments: argparse.Namespace) -> Iterable[str]:
         if choices := _choices(parser):
-            return sorted(choices)
-        left = [action for action in parser._actions if not action.option_strings][positionals:]
-        return self._values(left[0], word, arguments) if left else []
-
-    def _values(self, action: argparse.Action, word: str, arguments: argparse.Namespace) -> list[str]:
-        if action.choices is not None:
-            return [str(choice) for choice in action.choices]
-        source = self._sources.get(getattr(action, "complete", ""))
-        return [] if source is None else sorted(source(word, arguments))
-
-    def _guest_paths(self, word: str, arguments: argparse.Namespace) -> list[str]:
-        folder = word[: word.rfind("/") + 1]
-        with contextlib.suppress(SandboxError):
-            sandbox = self._session.find(arguments.name)
-            if folder and sandbox.state is State.RUNNING:
-                done = sandbox.run(["ls", "-1Ap", "--", folder], timeout=GUEST_TIMEOUT)
-                return [folder + name for name in done.stdout.splitlines()]
+            return choices
+        for index, action in enumerate(one for one in parser._actions if not one.option_strings):
+            if index == number or action.nargs == "*":
+                return self._values(action, word, arguments)
         return []
 
-    def _attached(self, word: str, arguments: argparse.Namespace) -> list[str]:
+    def _values(self, action: argparse.Action, word: str, arguments: argparse.Namespace) -> Iterable[str]:
+        if action.choices is not None:
+            return map(str, action.choices)
+        source = self._sources.get(getattr(action, "complete", ""))
+        return [] if source is None else source(word, arguments)
+
+    def _guest_paths(self, word: str, arguments: argparse.Namespace) -> Iterable[str]:
+        folder = word[: word.rfind("/") + 1]
+        with contextlib.suppress(SandboxError, TimeoutError):
+            sandbox = self._session.find(arguments.name)
+            if folder and sandbox.state is State.RUNNING:
+                listing = sandbox.asynchronous.listdir(folder)
+                found = sandbox.runner.wait(asyncio.wait_for(listing, GUEST_TIMEOUT))
+                return [f"{folder}{one.name}/" if one.is_dir() else f"{folder}{one.name}" for one in found]
+        return []
+
+    def _places(self, word: str, arguments: argparse.Namespace) -> Iterable[str]:
+        name, colon, path = word.partition(":")
+        if not colon:
+            return [*_host_paths(word), *(f"{one}:" for one in self._session.sandboxes)]
+        return [f"{name}:{one}" for one in self._guest_paths(path, argparse.Namespace(name=name or None))]
+
+    def _attached(self, word: str, arguments: argparse.Namespace) -> Iterable[str]:
         with contextlib.suppress(SandboxError):
-            return [str(device.name) for device in self._session.find(arguments.name).options.devices]
+            return [device.name for device in self._session.find(arguments.name).devices()]
         return []
 
 
@@ -132,8 +140,10 @@ def matcher_of(completer: Completer) -> Any:
         if not _LINE.match(line):
             return {"completions": []}
         word = re.split(r"\s+", line)[-1]
-        found = [SimpleCompletion(text=text, type="magic") for text in completer.words(line)]
-        # Nothing that completes Python has anything to say of such a line.
+        # Nothing that completes Python has anything to say of such a line; but only a matcher that has found
+        # something may keep the others from speaking, so of what is not known the word itself is the completion.
+        words = completer.words(line) or list(filter(None, [word]))
+        found = [SimpleCompletion(text=text, type="magic") for text in words]
         return {"completions": found, "matched_fragment": word, "suppress": True, "ordered": True}
 
     return match
@@ -147,13 +157,9 @@ def _choices(parser: Parser) -> dict[str, Parser]:
     return {}
 
 
-def _options(parser: Parser) -> dict[str, argparse.Action]:
-    return parser._option_string_actions
-
-
 def _takes_value(parser: Parser, flag: str) -> argparse.Action | None:
     """The option that is still to get its value, when ``flag`` is one that takes one."""
-    action = _options(parser).get(flag)
+    action = parser._option_string_actions.get(flag)
     return action if action is not None and action.nargs is None else None
 
 

@@ -36,7 +36,7 @@ def start(session: Session, arguments: argparse.Namespace) -> None:
     if known is not None:
         session.end(known)
         session.forget(name)
-    _start(sandbox, options)
+    _start(session, name, sandbox, options, arguments.forwards)
     session.sandboxes[name] = sandbox
 
 
@@ -50,11 +50,12 @@ def stop(session: Session, arguments: argparse.Namespace) -> None:
 
 
 def restart(session: Session, arguments: argparse.Namespace) -> None:
-    """Stop a machine and start it again with the options it was started with."""
+    """Stop a machine and start it again with the options it was started with, and the same ports forwarded."""
+    name = session.name(arguments.name)
     sandbox = session.find(arguments.name)
-    options = sandbox.options
+    forwards = [(port, one.target) for port, one in session.forwards.pop(name, {}).items()]
     session.end(sandbox)
-    _start(sandbox, options)
+    _start(session, name, sandbox, sandbox.options, forwards)
 
 
 def status(session: Session, arguments: argparse.Namespace) -> None:
@@ -102,9 +103,19 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _start(sandbox: Sandbox, options: Options) -> None:
+def _start(
+    session: Session, name: str, sandbox: Sandbox, options: Options, forwards: Sequence[tuple[int, int | str]]
+) -> None:
+    """Start a machine with its ports forwarded, or leave nothing."""
     progress = ProgressLine()
     sandbox.start(lambda _: options, progress=progress)
+    try:
+        for host_port, guest in forwards:
+            session.forward(name, sandbox, host_port, guest)
+    except BaseException:
+        session.forwards.pop(name, None)
+        sandbox.stop()
+        raise
     progress.finish(started_line(sandbox))
 
 
@@ -114,6 +125,7 @@ def _start_arguments(parser: Parser) -> None:
     choice.add_argument("--reuse", action="store_true", help="keep a machine that runs already, and say no more")
     choice.add_argument("--replace", action="store_true", help="stop a machine that runs already, start afresh")
     grammar.add_machine_options(parser)
+    grammar.add_forwards(parser)
 
 
 def _stop_arguments(parser: Parser) -> None:

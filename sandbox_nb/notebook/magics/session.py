@@ -10,6 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from sandbox_nb.background import BACKGROUND
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import FailedPrecondition, InvalidArgument, NotFound
+from sandbox_nb.forward import Forward
 from sandbox_nb.notebook.nested_loop import LoopRunner
 from sandbox_nb.notebook.spool import SpoolFolder
 from sandbox_nb.options import Options
@@ -31,6 +32,8 @@ class Session:
         self.sandboxes: dict[str, Sandbox] = {}
         self.current = DEFAULT_NAME
         self.spools = SpoolFolder()
+        self.forwards: dict[str, dict[int, Forward]] = {}
+        """The ports of this host that lead to a sandbox, by its name. They end with the machine."""
         self._lent: set[str] = set()
 
     # Sandboxes
@@ -69,9 +72,17 @@ class Session:
     def forget(self, name: str) -> None:
         """Take a sandbox from the list."""
         del self.sandboxes[name]
+        self.forwards.pop(name, None)
         self._lent.discard(name)
         if self.current == name:
             self.current = DEFAULT_NAME
+
+    def forward(self, name: str, sandbox: Sandbox, host_port: int, guest: int | str) -> int:
+        """Forward a port of this host to the guest's; return it. Raises AlreadyExists."""
+        made = sandbox.forward(host_port, guest)
+        assert made.port is not None
+        self.forwards.setdefault(name, {})[made.port] = made
+        return made.port
 
     def end(self, sandbox: Sandbox) -> None:
         """Stop a sandbox that runs."""
@@ -103,16 +114,18 @@ class Session:
 
     def holders(self) -> list[str]:
         """The variables that hold a sandbox."""
-        return [
-            name
-            for name, value in list(self.shell.user_ns.items())
-            if isinstance(value, (Sandbox, AsyncSandbox)) and not name.startswith("_")
-        ]
+        values = self.shell.user_ns
+        return [name for name in self.variables() if isinstance(values[name], (Sandbox, AsyncSandbox))]
+
+    def variables(self) -> list[str]:
+        """The user's variables, without what IPython put there."""
+        hidden = self.shell.user_ns_hidden
+        return [name for name in self.shell.user_ns if name not in hidden and not name.startswith("_")]
 
     def value(self, name: str) -> Any:
         """The value of a variable. Raises InvalidArgument."""
         if name not in self.shell.user_ns:
-            guess = did_you_mean(name, self.shell.user_ns)
+            guess = did_you_mean(name, self.variables())
             raise InvalidArgument(f"there is no variable {name!r}{guess}")
         return self.shell.user_ns[name]
 

@@ -14,6 +14,7 @@ from sandbox_nb.notebook.magics.session import Session
 
 COMPLETE_NAME = "sandbox"
 COMPLETE_GUEST_PATH = "guest path"
+COMPLETE_PLACE = "place"
 COMPLETE_ATTACHED = "attached device"
 COMPLETE_VARIABLE = "variable"
 COMPLETE_METHOD = "method"
