@@ -7,9 +7,8 @@ const ACK_EVERY = 64 * 1024;
 /** Milliseconds after which it is told of less, unless another message tells it. */
 const ACK_AFTER = 400;
 
-/** Milliseconds until a nudge after a key that the kernel has not taken up, and after one that it has. */
+/** Milliseconds after which a key is followed by a nudge even if the kernel has not taken it up. */
 const UNTAKEN = 12;
-const NO_ECHO = 1;
 
 /** Milliseconds until a hello is repeated; the kernel may not have had our subshell yet when the first came. */
 const HELLO_AGAIN = 500;
@@ -38,6 +37,7 @@ export class Link {
   /** Our name among the views of this terminal. (`crypto.randomUUID` needs https.) */
   readonly name = Math.random().toString(36).slice(2);
 
+  private readonly kernel: Kernel | null | undefined;
   private readonly inbox = new Inbox();
   private readonly encoder = new TextEncoder();
   private size = { rows: 0, cols: 0 };
@@ -48,6 +48,8 @@ export class Link {
   private ackTimer = 0;
   private helloTimer = 0;
   private closed = false;
+  /** Whether the page is hidden. */
+  private away = false;
   /** Whether this front end tells what became of a message. */
   private tells = false;
   private ending: { at: number; text: string } | null = null;
@@ -55,7 +57,9 @@ export class Link {
   constructor(
     private readonly model: Model,
     private readonly receiver: Receiver,
-  ) {}
+  ) {
+    this.kernel = model.widget_manager?.kernel;
+  }
 
   /** Say hello with this size, and go on until answered. */
   open(rows: number, cols: number): void {
@@ -63,7 +67,7 @@ export class Link {
     this.model.on("msg:custom", this.receive);
     // ipywidgets sets comm_live anew only when the kernel restarts.
     this.model.on("comm_live_update", this.lose);
-    this.watch(this.model.widget_manager?.kernel);
+    this.watch();
     this.hello();
   }
 
@@ -71,6 +75,21 @@ export class Link {
     if (this.closed) return;
     this.send({ kind: "bye" });
     this.drop();
+  }
+
+  /**
+   * The page is seen again, or hidden. Browsers let hidden pages do next to nothing, and the program would have to
+   * wait for them; one that comes back is sent what it missed.
+   */
+  show(visible: boolean): void {
+    if (visible) {
+      this.away = false;
+      this.hello();
+    } else {
+      this.send({ kind: "bye" });
+      this.away = true;
+      this.welcomed = false;
+    }
   }
 
   resize(rows: number, cols: number): void {
@@ -83,7 +102,7 @@ export class Link {
   }
 
   /**
-   * Send what was typed, and a nudge if its echo does not come.
+   * Send what was typed, and a nudge when the kernel has taken it up.
    *
    * jupyter_server leaves Nagle's algorithm on: the echo waits until the kernel's "busy" before it is
    * acknowledged, which TCP may put off for 40 ms unless the page has something to send. So it sends something.
@@ -95,13 +114,9 @@ export class Link {
       window.clearTimeout(timer);
       if (this.inbox.next === next) this.acknowledge();
     };
-    let timer = window.setTimeout(nudge, UNTAKEN);
-    const taken = () => {
-      window.clearTimeout(timer);
-      timer = window.setTimeout(nudge, NO_ECHO);
-    };
+    const timer = window.setTimeout(nudge, UNTAKEN);
     // Front ends put the whole ArrayBuffer of a view on the wire.
-    this.send({ kind: "input" }, bytes.slice().buffer as ArrayBuffer, taken);
+    this.send({ kind: "input" }, bytes.slice().buffer as ArrayBuffer, nudge);
   }
 
   // Kernel's side
@@ -181,13 +196,14 @@ export class Link {
 
   private hello = (): void => {
     window.clearTimeout(this.helloTimer);
+    if (this.away) return;
     this.helloTimer = window.setTimeout(this.hello, HELLO_AGAIN);
     this.send({ kind: "hello", ...this.size, at: this.inbox.next });
   };
 
   /** Send a message, and with it how far we are; `taken` is called when the kernel begins to act on it. */
   private send(message: object, buffer?: ArrayBuffer, taken?: () => void): void {
-    if (this.closed) return;
+    if (this.closed || this.away) return;
     window.clearTimeout(this.ackTimer);
     this.ackTimer = 0;
     this.acked = this.drawn;
@@ -210,10 +226,10 @@ export class Link {
     }
   }
 
-  private watch(kernel: Kernel | null | undefined): void {
-    kernel?.statusChanged.connect(this.onStatus);
-    kernel?.connectionStatusChanged.connect(this.onConnection);
-    kernel?.disposed.connect(this.lose);
+  private watch(): void {
+    this.kernel?.statusChanged.connect(this.onStatus);
+    this.kernel?.connectionStatusChanged.connect(this.onConnection);
+    this.kernel?.disposed.connect(this.lose);
   }
 
   private onStatus = (_: unknown, status: string): void => {
@@ -238,9 +254,8 @@ export class Link {
     window.clearTimeout(this.ackTimer);
     this.model.off("msg:custom", this.receive);
     this.model.off("comm_live_update", this.lose);
-    const kernel = this.model.widget_manager?.kernel;
-    kernel?.statusChanged.disconnect(this.onStatus);
-    kernel?.connectionStatusChanged.disconnect(this.onConnection);
-    kernel?.disposed.disconnect(this.lose);
+    this.kernel?.statusChanged.disconnect(this.onStatus);
+    this.kernel?.connectionStatusChanged.disconnect(this.onConnection);
+    this.kernel?.disposed.disconnect(this.lose);
   }
 }

@@ -5,6 +5,7 @@ import { WebLinksAddon } from "@xterm/addon-web-links";
 import { WebglAddon } from "@xterm/addon-webgl";
 import { Terminal } from "@xterm/xterm";
 
+import { blink } from "./blink";
 import { FindBar } from "./find";
 import * as keys from "./keys";
 import { Link, type Receiver } from "./link";
@@ -159,8 +160,12 @@ export class View implements Receiver {
   private listen(): void {
     const { model, stop } = this;
     theme.watch(() => this.dress(), stop.signal);
+    blink(this.terminal, this.element, stop.signal);
     this.element.addEventListener("focusin", () => {
       if (!this.leads) this.link.focus();
+    }, { signal: stop.signal });
+    document.addEventListener("visibilitychange", () => {
+      if (this.opened) this.link.show(!document.hidden);
     }, { signal: stop.signal });
     const { options } = this.terminal;
     model.on("change:font_size", () => {
