@@ -7,6 +7,7 @@
  */
 #include "boot.h"
 #include "cgroup.h"
+#include "lease.h"
 #include "log.h"
 #include "loop.h"
 #include "modules.h"
@@ -115,6 +116,10 @@ static void start_machine(const struct options *options)
 
 int main(int argc, char **argv)
 {
+	if (lease_called()) {
+		lease_hand_over(argc > 1 ? argv[1] : "");
+		return 0;
+	}
 	struct options options = parse_options(argv + (argc > 0));
 	bool machine = !options.folder;
 	loop_init();

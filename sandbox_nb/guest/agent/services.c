@@ -4,12 +4,14 @@
 #include "files.h"
 #include "forward.h"
 #include "mount.h"
+#include "network.h"
 #include "power.h"
 #include "process.h"
 #include "rpc.h"
 #include "setup.h"
 #include "socketforward.h"
 #include "start.h"
+#include "stats.h"
 #include "system.h"
 
 #define DISKS "sandbox_nb.disks.v1.Disks"
@@ -17,10 +19,12 @@
 #define FILES "sandbox_nb.files.v1.Files"
 #define FORWARD "sandbox_nb.forward.v1.Forward"
 #define MOUNT "containerd.vminitd.services.mount.v1.Mount"
+#define NETWORK "sandbox_nb.network.v1.Network"
 #define POWER "sandbox_nb.power.v1.Power"
 #define PROCESS "sandbox_nb.process.v1.Process"
 #define SETUP "sandbox_nb.setup.v1.Setup"
 #define SOCKET_FORWARD "nerdbox.services.socketforward.v1.SocketForward"
+#define STATS "sandbox_nb.stats.v1.Stats"
 #define SYSTEM "containerd.vminitd.services.system.v1.System"
 
 static const struct method methods[] = {
@@ -46,6 +50,9 @@ static const struct method methods[] = {
 	{MOUNT, "MountAll", UNARY, mount_all},
 	{MOUNT, "Unmount", UNARY, mount_unmount},
 	{MOUNT, "UnmountAll", UNARY, mount_unmount_all},
+	{NETWORK, "Configure", UNARY, network_configure},
+	{NETWORK, "List", UNARY, network_list},
+	{STATS, "Get", UNARY, stats_get},
 	{SYSTEM, "Info", UNARY, system_info},
 	{SETUP, "Configure", UNARY, setup_configure},
 	{POWER, "Off", UNARY, power_off},
