@@ -493,7 +493,8 @@ class AsyncSandbox:
         legal = _LEGAL[verb]
         if self.state not in legal:
             needed = " or ".join(sorted(state.value for state in legal))
-            raise FailedPrecondition(f"{self.name} is {self.state.value}; {verb} needs it {needed}")
+            what = "this" if verb == "use" else verb
+            raise FailedPrecondition(f"{self.name} is {self.state.value}; {what} needs it {needed}")
 
     def _use(self) -> Running:
         if self.state is State.FAILED and self.failure is not None:
