@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -102,12 +103,8 @@ class Device:
     def _serve(self, front: FrontEnd, inbox: Inbox, outbox: Virtqueue) -> bool:
         """One turn of both queues; False when there is nothing to do before a kick or a socket's event."""
         bridge = self.bridge
-        chains = outbox.take(BATCH) if bridge.accepting else []
-        if chains:
-            size = bridge.receive(chains)
-            for chain in chains:
-                outbox.put(chain.head, 0)
-            outbox.publish()
+        size = self._receive(outbox)
+        if size is not None:
             self._announce(front, outbox, streaming=size >= STREAMING)
         elif self._announce_at is not None:
             self._announce(front, outbox, streaming=True)
@@ -118,10 +115,37 @@ class Device:
                 front.interrupt(RX)
         # While there is work the driver need not notify us. Asking it to, when there is none, may find some.
         return (
-            bool(chains)
+            size is not None
             or (bridge.waiting and (inbox.ready() or inbox.queue.want_kick()))
             or (bridge.accepting and outbox.want_kick())
         )
+
+    def _receive(self, outbox: Virtqueue) -> int | None:
+        """Take packets from the guest, at most a batch; their bytes, or None when there were none to take."""
+        chains = outbox.take(BATCH) if self.bridge.accepting else []
+        if not chains:
+            return None
+        size = self.bridge.receive(chains)
+        for chain in chains:
+            outbox.put(chain.head, 0)
+        outbox.publish()
+        return size
+
+    def _drain(self) -> None:
+        """Pass on what the guest has sent before its queues end, so that last words arrive.
+
+        It is a queue full at most, for the guest may go on sending.
+        """
+        front = self._front
+        if not front or not front.outbox:
+            return
+        # What is wrong with the queues is of no consequence any more.
+        with contextlib.suppress(QueueError, MemoryFault, EventFileError):
+            for _ in range(front.outbox.size // BATCH + 1):
+                if self._receive(front.outbox) is None:
+                    break
+            if front.outbox.interrupt_due():
+                front.interrupt(TX)
 
     def _announce(self, front: FrontEnd, outbox: Virtqueue, *, streaming: bool) -> None:
         """Interrupt the driver for packets taken from it, if it is time."""
@@ -147,7 +171,13 @@ class Device:
             sock.close()
             return
         self._front = FrontEnd(
-            sock, self.loop, self._cid, self.tap, on_change=self._queues_changed, on_gone=self._front_gone
+            sock,
+            self.loop,
+            self._cid,
+            self.tap,
+            on_change=self._queues_changed,
+            on_stop=self._drain,
+            on_gone=self._front_gone,
         )
         self.bridge.attached = True
 
@@ -159,6 +189,7 @@ class Device:
         if reason:
             log(reason)
         assert self._front
+        self._drain()
         self._front.close()
         self._front = None
         self.bridge.attached = False

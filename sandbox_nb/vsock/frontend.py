@@ -37,7 +37,11 @@ _FDS_SPACE = socket.CMSG_SPACE(4 * vhost_user.MAX_REGIONS)
 
 
 class FrontEnd:
-    """A connected front end. `on_change` is called when queues begin or end, `on_gone` once, when it is lost."""
+    """A connected front end.
+
+    `on_change` is called when queues begin or end, `on_stop` just before they are stopped, and `on_gone` once,
+    when the front end is lost.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class FrontEnd:
         tap: Tap,
         *,
         on_change: Callable[[], None],
+        on_stop: Callable[[], None],
         on_gone: Callable[[str], None],
     ) -> None:
         self.inbox: Inbox | None = None
@@ -60,6 +65,7 @@ class FrontEnd:
         self._config = struct.pack("<Q", cid)
         self._tap = tap
         self._on_change = on_change
+        self._on_stop = on_stop
         self._on_gone = on_gone
         self._decoder = vhost_user.Decoder()
         self._features = 0
@@ -187,6 +193,7 @@ class FrontEnd:
     def _get_vring_base(self, message: Message) -> bytes:
         """Stop a queue; where it stands."""
         index, _ = vhost_user.decode_vring_state(message)
+        self._on_stop()
         vring = self._vring(index)
         self._pause()
         vring.set_kick(None)

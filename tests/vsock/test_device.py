@@ -290,3 +290,22 @@ class TestGuestLife:
         rig.front.start()
         rig.settle()
         rig.open()
+
+
+def test_what_the_guest_sent_before_its_queues_stop_is_passed_on(rig):
+    """A guest that powers off resets its device right behind its last words."""
+    wire = rig.open()
+    guest = rig.guest
+    guest.send(guest.packet(packet.RW, wire.guest_port, wire.host_port, len=5), b"bye!\n")
+    stop(rig)  # no kick came before
+    assert wire.host.recv(64) == b"bye!\n"
+
+
+def test_what_the_guest_sent_before_the_front_end_was_killed_is_passed_on(rig):
+    wire = rig.open()
+    guest = rig.guest
+    guest.send(guest.packet(packet.RW, wire.guest_port, wire.host_port, len=5), b"bye!\n")
+    rig.front.socket.close()
+    rig.settle()
+    assert wire.host.recv(64) == b"bye!\n"
+    assert wire.host.recv(64) == b""
