@@ -8,8 +8,6 @@ from sandbox_nb import Sandbox
 from sandbox_nb.devices import named
 from sandbox_nb.vm.attach import prepare
 
-WAIT = "for i in $(seq 100); do {test} && break; sleep 0.05; done; {test}"
-
 
 class Rig:
     """A machine, and what a test does with it."""
@@ -24,6 +22,10 @@ class Rig:
     @property
     def folder(self):
         return self.machine._attachments._host.folder
+
+    @property
+    def guard(self):
+        return self.machine._attachments._host.guard
 
     def wait(self, work):
         return self.sandbox.runner.wait(work)
@@ -48,7 +50,7 @@ class Rig:
 
     def until(self, test):
         """Wait in the guest until a shell test holds: devices come a moment after device_add answers."""
-        self.sh(WAIT.format(test=test))
+        self.sh(f"for i in $(seq 100); do {test} && break; sleep 0.05; done; {test}")
 
     def disk(self, serial):
         """The guest's name for the disk with a serial number."""
@@ -60,12 +62,11 @@ class Rig:
         self.until(f"grep -qsx {mac} /sys/class/net/*/address")
         return self.sh(f"grep -lx {mac} /sys/class/net/*/address | cut -d/ -f5")
 
-    def mount(self, attached, where="/mnt"):
-        """Mount a share."""
-        options = ",".join(attached.backend.mount_options) or "rw"
-        self.until(
-            f"mount -t {attached.how} -o {options} {attached.name} {where} 2>/dev/null || mountpoint -q {where}"
-        )
+    def mount(self, attached, where="/mnt", without=()):
+        """Mount a share, with its options but for those in ``without``."""
+        options = ",".join(option for option in attached.backend.mount_options if option not in without) or "rw"
+        mounting = f"mount -t {attached.how} -o {options} {attached.name} {where} 2>/dev/null"
+        self.until(f"{{ grep -q ' {where} ' /proc/mounts || {mounting}; }}")
 
 
 @pytest.fixture(scope="module")
