@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE := hatch_build.py hatch_frontend.py $(wildcard sandbox_nb/guest/agent/* sandbox_nb/notebook/frontend/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo lab test soak check format protos bench binder-check clean
+.PHONY: help setup setup-dev demo lab test soak check format protos bench bench-terminal binder-check clean
 
 help:            ## this list
 	@sed -nE 's/^([a-z-]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -58,6 +58,9 @@ binder-check: setup ## build and run the notebooks as Binder would
 
 bench: setup-dev ## measure
 	$(BIN)/sandbox-nb bench
+
+bench-terminal: setup-dev ## measure the terminal beside JupyterLab's own
+	$(BIN)/sandbox-nb bench terminal
 
 clean:           ## remove what was built, but for the cached images
 	rm -rf $(VENV) build dist sandbox_nb/_bin

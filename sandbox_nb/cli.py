@@ -67,7 +67,7 @@ def _parser() -> Parser:
     tools.add_commands(commands, ShowProgress)
 
     bench = commands.add_parser("bench", help="measure this machine")
-    bench.add_argument("rows", nargs="*", metavar="ROW", help="what to measure; everything when not said")
+    bench.add_argument("rows", nargs="*", metavar="ROW", help="row or section; everything when not said")
     bench.add_argument(
         "--peers", action="store_true", help="measure quicksand and libguestfs too, where installed"
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from sandbox_nb.errors import InvalidArgument, SandboxError
 
-SECTIONS = ("machine", "ttrpc", "vsock")
+SECTIONS = ("machine", "ttrpc", "vsock", "terminal")
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Skipped(SandboxError):
 def measure(
     names: Sequence[str] = (), *, peers: bool = False, tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Measure the rows of these names, or all, and with ``peers`` others' products; ``tell`` hears what is done.
+    """Measure the rows and sections of these names, or all, and with ``peers`` others' products.
 
-    A row is measured with the rest of its section. Raises InvalidArgument for a name that is no row's.
+    ``tell`` hears what is done. A row is measured with the rest of its section. Raises InvalidArgument for a name
+    that is neither a row's nor a section's.
     """
     from sandbox_nb import host
     from sandbox_nb.blocking import run_blocking
@@ -53,15 +54,19 @@ def measure(
     sections = {name: importlib.import_module(f"{__name__}.{name}") for name in SECTIONS}
     known = [row for section in sections.values() for row in section.NAMES]
     for name in names:
-        if name not in known:
-            raise InvalidArgument(f"there is no row {name!r}; there are {', '.join(known)}")
+        if name not in known and name not in sections:
+            raise InvalidArgument(
+                f"there is no row {name!r}; there are the sections {', '.join(sections)}, with the rows "
+                f"{', '.join(known)}"
+            )
     rows: dict[str, Row] = {}
     for title, section in sections.items():
-        if names and not set(names) & set(section.NAMES):
+        wanted = {row for row in section.NAMES if not names or title in names or row in names}
+        if not wanted:
             continue
         tell(f"measuring {title} …")
         try:
-            rows |= section.rows()
+            rows |= {name: row for name, row in section.rows().items() if name in wanted}
         except Skipped as reason:
             tell(f"{title} was skipped: {reason}")
     beside: dict[str, Row] = {}
@@ -71,10 +76,7 @@ def measure(
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, Linux {platform.release()}",
         "accelerator": run_blocking(host.choose_accelerator(Options())).name,
-        "rows": {
-            **{name: asdict(row) for name, row in rows.items() if not names or name in names},
-            **{name: asdict(row) for name, row in beside.items()},
-        },
+        "rows": {name: asdict(row) for name, row in (rows | beside).items()},
     }
 
 
