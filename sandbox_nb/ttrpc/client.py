@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from .client_channel import ClientChannel, OneResponse, Receiver
 from .client_streams import BidiStream, ClientStream, Handle, RequestT, ResponseT, ServerStream, parse
-from .connection import Metadata
+from .connection import Metadata, Tap
 from .events import State
 from .inbox import Inbox
 from .status import Code, MapError, StatusError
@@ -50,6 +50,10 @@ class Client:
     def closed(self) -> bool:
         """Whether the connection has ended; calls are then UNAVAILABLE."""
         return self._channel.closed_by is not None
+
+    def tap(self, tap: Tap | None) -> None:
+        """Have ``tap`` called with each frame from now on, in the order they pass; None ends that."""
+        self._channel.tap(tap)
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended, from whichever side."""

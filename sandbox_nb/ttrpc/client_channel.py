@@ -6,7 +6,7 @@ import asyncio
 from typing import Final, NoReturn, Protocol
 
 from .channel import Channel
-from .connection import ClientConnection, Metadata
+from .connection import ClientConnection, Metadata, Tap
 from .events import Broken, Ended, Failed, Message, Responded, State
 from .status import Code, MapError, ProtocolError, StatusError
 
@@ -73,6 +73,10 @@ class ClientChannel(Channel):
         self._map_error = map_error
         self.closed_by: StatusError | None = None
         """Why no call can be made any more."""
+
+    def tap(self, tap: Tap | None) -> None:
+        """Have every frame seen, or none any more."""
+        self._connection.tap = tap
 
     def deadline(self, timeout: float | None) -> float | None:
         """Return when the loop's clock will show ``timeout`` seconds from now."""

@@ -18,7 +18,7 @@ response, or the server's last message, ends it whole, and what the client had u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Final
 
@@ -91,6 +91,10 @@ _TRANSITIONS: dict[State, dict[_Step, State | None]] = {
 _REQUEST_FLAGS = {State.UNARY: 0, State.OPEN: REMOTE_OPEN, State.HALF_CLOSED: REMOTE_CLOSED}
 
 
+Tap = Callable[[bool, Frame], None]
+"""Sees each frame that passes; the first argument tells whether it is sent."""
+
+
 class _Violation(Exception):
     """The other side did what the table does not allow."""
 
@@ -106,6 +110,7 @@ class _Connection:
     def __init__(self) -> None:
         self._decoder = FrameDecoder()
         self._streams: dict[int, State] = {}
+        self.tap: Tap | None = None
 
     def is_open(self, stream: int) -> bool:
         """Whether the stream is not over."""
@@ -119,7 +124,7 @@ class _Connection:
     def send_message(self, stream: int, payload: bytes) -> bytes:
         """Return the frame of a message. Over 4 MiB it raises ResourceExhausted, and the stream is as it was."""
         after = self._check_send(stream, self._SENDS_MESSAGE)
-        data = encode_frame(stream, DATA, 0, payload)
+        data = self._encode(stream, DATA, 0, payload)
         self._enter(stream, after)
         return data
 
@@ -127,7 +132,13 @@ class _Connection:
         """Return the frame that says that no further message follows from here."""
         # Not on the last message itself: Go's server refuses a closing frame that carries one.
         self._enter(stream, self._check_send(stream, self._SENDS_END))
-        return encode_frame(stream, DATA, REMOTE_CLOSED | NO_DATA, b"")
+        return self._encode(stream, DATA, REMOTE_CLOSED | NO_DATA, b"")
+
+    def _encode(self, stream: int, kind: int, flags: int, payload: bytes) -> bytes:
+        data = encode_frame(stream, kind, flags, payload)
+        if self.tap is not None:
+            self.tap(True, Frame(stream, kind, flags, len(payload), payload))
+        return data
 
     def _receive_data_frame(self, frame: Frame, payload: bytes) -> Iterator[Message | Ended]:
         """Take a data frame of a stream that is there: a message, an end, or a message and the end after it."""
@@ -195,7 +206,7 @@ class ClientConnection(_Connection):
             request.timeout_nano = timeout_nano
         if metadata:
             request.metadata.extend(_to_pairs(metadata))
-        data = encode_frame(stream, REQUEST, _REQUEST_FLAGS[state], request.SerializeToString())
+        data = self._encode(stream, REQUEST, _REQUEST_FLAGS[state], request.SerializeToString())
         self._next_stream += 2
         self._streams[stream] = state
         return stream, data
@@ -217,6 +228,8 @@ class ClientConnection(_Connection):
         if self._broken:
             return events
         for frame in self._decoder.receive_data(data):
+            if self.tap is not None:
+                self.tap(False, frame)
             if frame.stream in self._streams:
                 self._receive(frame, events)
             elif not self._was_ours(frame.stream):

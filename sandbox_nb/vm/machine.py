@@ -121,6 +121,10 @@ class Machine:
         """
         return await self._monitor.execute(verb, arguments)
 
+    def tap(self, tap: Callable[[bool, bytes], None] | None) -> None:
+        """Have ``tap`` called with each QMP message from now on; None ends that."""
+        self._monitor.tap(tap)
+
     async def plug_vsock(self, path: Path) -> None:
         """Plug the vsock device whose vhost-user socket is ``path``."""
         backend = {"type": "socket", "data": {"addr": _unix_address(path), "server": False}}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp.message import Message
 
 from sandbox_nb.errors import FailedPrecondition, NotFound, Unavailable
 from sandbox_nb.vm.obituary import obituary
@@ -17,10 +18,30 @@ from sandbox_nb.vm.process import Child
 MIN_QEMU = (7, 2)
 
 
+Tap = Callable[[bool, bytes], None]
+"""Sees each message that passes, as JSON; the first argument tells whether it is sent."""
+
+
+class _Client(QMPClient):
+    """A client whose messages can be seen: the two hooks are there for subclasses to watch by."""
+
+    tap: Tap | None = None
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        if self.tap is not None:
+            self.tap(True, bytes(msg))
+        return msg
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        if self.tap is not None:
+            self.tap(False, bytes(msg))
+        return msg
+
+
 class Monitor:
     """A QMP session. Belongs to the event loop it was connected in."""
 
-    def __init__(self, qmp: QMPClient) -> None:
+    def __init__(self, qmp: _Client) -> None:
         self._qmp = qmp
         self._giving = asyncio.Lock()
 
@@ -30,7 +51,7 @@ class Monitor:
 
         Raises Unavailable with QEMU's own words when it ends instead, FailedPrecondition when it is too old.
         """
-        qmp = QMPClient("sandbox_nb")
+        qmp = _Client("sandbox_nb")
         try:
             await qmp.connect(sock)
         except (QMPError, EOFError, OSError) as error:
@@ -76,6 +97,10 @@ class Monitor:
         event: Any
         async for event in self._qmp.events:
             yield event
+
+    def tap(self, tap: Tap | None) -> None:
+        """Have ``tap`` called with each message from now on, in the order they pass; None ends that."""
+        self._qmp.tap = tap
 
     async def close(self) -> None:
         """End the session. Idempotent."""

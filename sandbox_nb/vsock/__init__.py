@@ -15,5 +15,6 @@ what a running device can be asked. By layers, each knowing only those before it
     loop stream handshake table bridge   connections and their sockets
     vring frontend device                the device, as QEMU sees it
     trace control address program        watching, steering and starting it
+    controller                           the host's side of control
     connect transport                    the host's side
 """

@@ -1,10 +1,10 @@
 """Control of a running device: a line of JSON asks, a line of JSON answers, on an inherited socket.
 
     {"id": 1, "command": "statistics"}
-    {"id": 2, "command": "trace", "file": "/tmp/vsock.pcapng", "lines": false}
+    {"id": 2, "command": "trace", "file": "/tmp/vsock.pcapng", "snap": 256}
 
-An answer carries the `id` given, and `result` or `error`. "trace" with neither a file nor lines turns the trace
-off. When the other end closes, the device ends.
+An answer carries the `id` given, and `result` or `error`. "trace" takes what `Device.trace` takes; with neither a
+file nor lines it turns the trace off. When the other end closes, the device ends. `controller` is that end.
 """
 
 from __future__ import annotations

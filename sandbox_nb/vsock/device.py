@@ -57,9 +57,12 @@ class Device:
         running = self._front is not None and self._front.inbox is not None
         return {"attached": self.bridge.attached, "running": running} | self.bridge.statistics()
 
-    def trace(self, file: str | None = None, lines: bool = False) -> None:
-        """Write every packet to a new pcapng file, or a line of each to standard error; neither turns it off."""
-        self.tap.open(file, lines=lines)
+    def trace(self, file: str | None = None, lines: bool = False, **limits: int) -> None:
+        """Write every packet to a new pcapng file, or a line of each to standard error; neither turns it off.
+
+        `limits` of the file as for `Tap.open`.
+        """
+        self.tap.open(file, lines=lines, **limits)
 
     def run(self) -> NoReturn:
         """Serve until an exception (SystemExit, from a signal) ends it."""

@@ -12,6 +12,8 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from sandbox_nb.ttrpc import Client, Code, Server, StatusError
+from sandbox_nb.ttrpc.frames import REQUEST, RESPONSE
+from sandbox_nb.ttrpc.proto.envelope_pb2 import Response
 
 from .sample_pb2 import Failure, Item
 from .sample_ttrpc import SampleBase, SampleClient
@@ -30,6 +32,20 @@ async def test_an_empty_message_goes_both_ways(sample: SampleClient):
 async def test_many_calls_share_a_connection_and_find_their_answers(sample: SampleClient):
     items = [Item(number=number, data=bytes(number)) for number in range(300)]
     assert await asyncio.gather(*map(sample.echo, items)) == items
+
+
+async def test_a_tap_sees_the_frames_of_both_directions_until_it_is_taken_off(client: Client):
+    sample, seen = SampleClient(client), []
+    await sample.echo(Item(number=1))
+    client.tap(lambda sent, frame: seen.append((sent, frame)))
+    await sample.echo(Item(number=2))
+    client.tap(None)
+    await sample.echo(Item(number=3))
+    (asked, request), (answered, response) = seen
+    assert (asked, request.type, answered, response.type) == (True, REQUEST, False, RESPONSE)
+    assert request.stream == response.stream
+    assert request.length == len(request.payload)
+    assert Item.FromString(Response.FromString(response.payload).payload) == Item(number=2)
 
 
 async def test_a_slow_call_does_not_hold_up_a_later_one(sample: SampleClient, service: SampleService):

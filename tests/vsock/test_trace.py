@@ -110,3 +110,32 @@ def test_a_trace_that_fails_ends_and_the_bytes_go_on(rig, tmp_path, monkeypatch,
     assert data_of(wire.packets()) == b"unharmed"
     assert "No space left" in capsys.readouterr().err
     assert rig.device.tap.on_packet is None
+
+
+def test_a_file_can_hold_the_first_bytes_of_each_payload_alone_and_is_read_back(rig, tmp_path):
+    path = tmp_path / "trace"
+    rig.device.trace(str(path), snap=3)
+    rig.open(pipelined=b"hello").packets()
+    rig.device.trace()
+    found = list(trace.packets(path.read_bytes()))
+    assert [(header.op, header.len, payload) for _, header, payload in found] == [
+        (packet.REQUEST, 0, b""),
+        (packet.RESPONSE, 0, b""),
+        (packet.RW, 5, b"hel"),
+    ]
+    times = [nanoseconds for nanoseconds, _, _ in found]
+    assert times == sorted(times)
+    torn = path.read_bytes()[:-1]
+    assert len(list(trace.packets(torn))) == 2
+
+
+def test_a_file_ends_before_it_is_longer_than_it_may_be(rig, tmp_path, capsys):
+    path = tmp_path / "trace"
+    wire = rig.open()
+    rig.device.trace(str(path), limit=1000)
+    for _ in range(20):
+        wire.host.sendall(bytes(100))
+        wire.packets()
+    assert "the length it may have" in capsys.readouterr().err
+    assert 0 < len(list(trace.packets(path.read_bytes()))) < 20
+    assert path.stat().st_size <= 1000 + len(trace.preamble())
