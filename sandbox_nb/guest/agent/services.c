@@ -12,7 +12,6 @@
 #include "socketforward.h"
 #include "start.h"
 #include "stats.h"
-#include "stats.h"
 #include "system.h"
 
 #define DISKS "sandbox_nb.disks.v1.Disks"
@@ -25,7 +24,6 @@
 #define PROCESS "sandbox_nb.process.v1.Process"
 #define SETUP "sandbox_nb.setup.v1.Setup"
 #define SOCKET_FORWARD "nerdbox.services.socketforward.v1.SocketForward"
-#define STATS "sandbox_nb.stats.v1.Stats"
 #define STATS "sandbox_nb.stats.v1.Stats"
 #define SYSTEM "containerd.vminitd.services.system.v1.System"
 
@@ -54,7 +52,6 @@ static const struct method methods[] = {
 	{MOUNT, "UnmountAll", UNARY, mount_unmount_all},
 	{NETWORK, "Configure", UNARY, network_configure},
 	{NETWORK, "List", UNARY, network_list},
-	{STATS, "Get", UNARY, stats_get},
 	{STATS, "Get", UNARY, stats_get},
 	{SYSTEM, "Info", UNARY, system_info},
 	{SETUP, "Configure", UNARY, setup_configure},
