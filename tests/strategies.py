@@ -17,6 +17,7 @@ PATHS = TEXT | TEXT.map(lambda text: Path("/", text))
 NAMES = st.text(st.sampled_from("abcXYZ019-_.,:+{}'\"ü"), min_size=1, max_size=8).filter(
     lambda name: name not in (".", "..")
 )
+CARD_NAMES = st.none() | st.from_regex(r"[a-z,{}'][a-z0-9,={}]{0,5}", fullmatch=True)
 TARGETS = st.none() | st.from_regex(r"/[a-z,= ]{1,8}[a-z]", fullmatch=True)
 ADDRESSES = st.ip_addresses(v=4).map(str)
 GATEWAYS = st.none() | ADDRESSES
@@ -42,7 +43,7 @@ CARDS = st.builds(
     st.just(NetworkMode.UNIXGRAM),
     features=st.integers(0, 2**63),
     flags=st.sampled_from([0, NetworkFlags.VFKIT]),
-    name=st.none() | NAMES,
+    name=CARD_NAMES,
     addr=st.sampled_from(["dhcp", "none", "10.0.0.2/24"]),
     gateway=GATEWAYS,
     dns=st.lists(ADDRESSES, max_size=2),
@@ -51,7 +52,7 @@ USER_CARDS = st.builds(
     UserNIC,
     st.dictionaries(PORTS, PORTS, max_size=2),
     st.booleans(),
-    name=st.none() | NAMES,
+    name=CARD_NAMES,
     mac=MACS,
     gateway=GATEWAYS,
     dns=st.lists(ADDRESSES, max_size=2),
