@@ -55,7 +55,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class Facts:
-    """What an image says of itself. Names are as it says them; ``allocated`` is whether it holds any data."""
+    """What an image says of itself. Names are as it says them; ``allocated``: parts of it may hold data."""
 
     format: str
     virtual_size: int
@@ -79,7 +79,7 @@ def read(image: BinaryIO) -> Facts:
     for magic, name in _FOREIGN.items():
         if start.startswith(magic):
             raise BadImageError(f"it is a {name} image; qemu-img convert makes a qcow2 of it")
-    return Facts("raw", size, allocated=_holds_data(image, size))
+    return Facts("raw", size)
 
 
 def _qcow2(image: BinaryIO, size: int) -> Facts:
@@ -220,10 +220,12 @@ def _vmdk_parent(descriptor: bytes) -> str | None:
     return _text(found[1]) if found else ""
 
 
-def _holds_data(image: BinaryIO, size: int) -> bool:
-    """Whether a raw image has a byte that is not zero. Holes are not read."""
+def holds_data(image: BinaryIO, facts: Facts) -> bool:
+    """Whether an image holds any data. A raw one is read, but for its holes, up to a byte that is not zero."""
+    if facts.format != "raw":
+        return facts.allocated
     position = 0
-    while position < size:
+    while position < facts.virtual_size:
         try:
             position = os.lseek(image.fileno(), position, os.SEEK_DATA)
         except OSError:  # ENXIO: nothing but a hole follows

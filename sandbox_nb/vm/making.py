@@ -13,7 +13,11 @@ from pathlib import Path
 
 from sandbox_nb.devices import Disk
 from sandbox_nb.errors import FailedPrecondition, InvalidArgument, NotFound
+from sandbox_nb.vm import images
 from sandbox_nb.vm.images import Facts
+
+MAX_EMPTY = 64 << 20
+"""Bytes. A qcow2 that never held data is shorter: a table of 16 TiB takes 256 KiB."""
 
 _PACKAGES = {"qemu-img": "qemu-utils", "mkfs.ext4": "e2fsprogs"}
 
@@ -50,12 +54,16 @@ def format_existing(what: str, path: Path, kind: str, facts: Facts) -> Made:
 
     Raises InvalidArgument when it does hold something, FailedPrecondition when it is in use.
     """
-    if facts.allocated or facts.backing is not None or facts.format not in ("raw", "qcow2"):
+    with path.open("rb", buffering=0) as image:
+        taken = images.holds_data(image, facts)
+    if taken or facts.backing is not None or facts.format not in ("raw", "qcow2"):
         raise InvalidArgument(
             f"{what} holds data, format={kind!r} would erase it; leave format out, or name another file"
         )
-    before = path.read_bytes() if facts.format == "qcow2" else b""  # of an empty qcow2 there is little
     size = path.stat().st_size
+    if facts.format == "qcow2" and size > MAX_EMPTY:
+        raise InvalidArgument(f"{what} is empty, but {size} bytes long: it held data once; name another file")
+    before = path.read_bytes() if facts.format == "qcow2" else b""
     with _neighbour(what, path) as folder:
         _format(what, path, facts.format, kind, facts.virtual_size, folder)
     return Made(lambda: _restore(path, before, size))

@@ -382,3 +382,15 @@ def test_data_is_never_formatted_away(tmp_path, content):
 def test_what_is_to_be_installed_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(disks.making.shutil, "which", lambda name, path: None)
     refused(tmp_path / "a", "qemu-img", "qemu-utils", kind=NotFound, size="1M")
+
+
+def test_an_image_that_held_data_once_is_not_taken_for_new(tmp_path):
+    path = make(tmp_path / "a", "qcow2", "64M")
+    os.truncate(path, 65 * MIB)
+    refused(path, "held data once", format="ext4")
+
+
+def test_only_who_asks_for_a_file_system_has_a_raw_image_read(tmp_path, monkeypatch):
+    path = make(tmp_path / "a", "raw", "64M")
+    monkeypatch.setattr(images, "holds_data", lambda *_: pytest.fail("it was read"))
+    prepare(path)
