@@ -127,9 +127,10 @@ class Runner:
                 raise FailedPrecondition("a blocking call on sandbox_nb's own event loop; use AsyncSandbox there")
 
     def _abandon(self, call: Call[Any]) -> None:
-        call.cancel()
-        with contextlib.suppress(BaseException):
-            self.result(call)
+        if not call.future.done():
+            call.cancel()
+            with contextlib.suppress(BaseException):
+                self.result(call)
 
 
 class Background(Runner):

@@ -465,6 +465,7 @@ async def communicate(
 
         return take
 
+    failure = None
     try:
         async with asyncio.timeout(timeout):
             async with asyncio.TaskGroup() as group:
@@ -475,7 +476,7 @@ async def communicate(
                         group.create_task(streams.drain(raw.sockets[number], taker(number)))
                 group.create_task(raw.wait())
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+        failure = failed.exceptions[0]
     except TimeoutError:
         assert timeout is not None
         raise ProcessTimedOut(describe(raw.args), timeout, bytes(collected[1]), bytes(collected[2])) from None
@@ -483,6 +484,9 @@ async def communicate(
         if raw.returncode is None:
             await asyncio.shield(raw.kill())
         raw.close()
+    if failure is not None:
+        # Here, where the group is not its context: IPython shows errors that have one as bare tracebacks.
+        raise failure
     return bytes(collected[1]), bytes(collected[2])
 
 

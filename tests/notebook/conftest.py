@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,9 +52,18 @@ class Kernel:
             elif kind == "status" and content["execution_state"] == "idle":
                 return reply
 
+    def complete(self, code: str) -> list[str]:
+        """What the end of ``code`` may become."""
+        reply = self.client.complete(code, len(code), reply=True, timeout=TIMEOUT)
+        return reply["content"]["matches"]
 
-@pytest.fixture
-def kernel():
+    def value(self, expression: str) -> Any:
+        """The value of an expression in the kernel; it must be a literal."""
+        return ast.literal_eval(self.run(f"print(repr({expression}))").stdout)
+
+
+@contextlib.contextmanager
+def started_kernel():
     """A fresh kernel with the extension loaded."""
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel()
@@ -67,3 +78,18 @@ def kernel():
         client.stop_channels()
         if manager.has_kernel:
             manager.shutdown_kernel()
+
+
+@pytest.fixture
+def kernel():
+    """A kernel of the test's own, with the extension loaded."""
+    with started_kernel() as kernel:
+        yield kernel
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A kernel of the module's, with a machine that no test may stop."""
+    with started_kernel() as kernel:
+        assert kernel.run("%sandbox start").error == ""
+        yield kernel

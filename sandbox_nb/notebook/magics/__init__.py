@@ -172,3 +172,5 @@ def _show_as_one_line(error: SandboxError) -> None:
         return [f"{_RED}{type(error).__name__}: {error}{_PLAIN}"]
 
     error._render_traceback_ = render  # type: ignore[attr-defined]
+    # IPython shows an error that an exception group led to as a bare traceback, whatever the error says.
+    error.__context__ = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,9 @@ from sandbox_nb.background import Call, Runner
 from sandbox_nb.errors import DeadlineExceeded, ProcessFailed, SandboxError
 from sandbox_nb.notebook.spool import Spool
 from sandbox_nb.process import KILL_TIMEOUT, Command, RawProcess, describe
+
+TITLE_WIDTH = 40
+"""Characters of a command that its result is called by."""
 
 
 class CellResult:
@@ -52,7 +56,7 @@ class CellResult:
 
     def __repr__(self) -> str:
         sizes = f"{self._spools[1].size} + {self._spools[2].size} bytes of output"
-        return f"<{describe(self.args)!r}: returncode {self.returncode}, {sizes}>"
+        return f"<{_title(self.args)}: returncode {self.returncode}, {sizes}>"
 
 
 class Job:
@@ -114,4 +118,11 @@ class Job:
     def __repr__(self) -> str:
         seconds = time.monotonic() - self._began
         state = f"running for {seconds:.0f} s" if self.running else f"ended with {self._raw.returncode}"
-        return f"<job {describe(self.args)!r}: {state}; .wait(), .stop(), .output>"
+        return f"<job {_title(self.args)}: {state}; .wait(), .stop(), .output>"
+
+
+def _title(command: Command) -> str:
+    """The beginning of a command; of a cell, that of its text."""
+    text = command[2] if list(command[:2]) == ["sh", "-c"] else describe(command)
+    first = os.fsdecode(text).strip().partition("\n")[0]
+    return f"{first[:TITLE_WIDTH]!r}{'…' if len(text) > len(first) + 1 or len(first) > TITLE_WIDTH else ''}"
