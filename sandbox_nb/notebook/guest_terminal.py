@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import socket
 from typing import Any
 
 from sandbox_nb.blocking import Process, Sandbox
-from sandbox_nb.errors import FailedPrecondition, InvalidArgument, Unavailable
+from sandbox_nb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from sandbox_nb.notebook.terminal import Terminal
-from sandbox_nb.notebook.terminal_source import SocketSource
+from sandbox_nb.notebook.terminal_source import ENDING, SocketSource, how_it_ended
 from sandbox_nb.process import Command
 from sandbox_nb.sandbox import State
 
@@ -53,26 +53,44 @@ def _of_process(sandbox: Sandbox, command: Command, **keywords: Any) -> SocketSo
         return process.terminal
 
     def resize(rows: int, columns: int) -> None:
-        running[0].resize(rows, columns)
+        # A program that has just ended has no size; the reader finds the end.
+        with contextlib.suppress(NotFound, Unavailable):
+            running[0].resize(rows, columns)
 
     def ending() -> str:
         try:
-            status = running[0].wait(timeout=5)
+            return how_it_ended(running[0].wait(timeout=ENDING))
+        except DeadlineExceeded:
+            return "closed by a program that runs on"
         except Unavailable as error:
-            return str(error).splitlines()[0]
-        return f"exited with status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
+            return _first_line(error)
 
     return SocketSource(connect, resize, ending)
 
 
 def _of_stream(sandbox: Sandbox, identity: str) -> SocketSource:
-    return SocketSource(lambda rows, columns: sandbox.start_stream(identity), _no_resize)
+    return SocketSource(
+        lambda rows, columns: sandbox.start_stream(identity), _no_resize, lambda: _why_over(sandbox)
+    )
 
 
 def _of_console(sandbox: Sandbox) -> SocketSource:
-    return SocketSource(
-        lambda rows, columns: sandbox.attach_console(), _no_resize, lambda: "the machine has stopped"
-    )
+    return SocketSource(lambda rows, columns: sandbox.attach_console(), _no_resize, lambda: _why_over(sandbox))
+
+
+def _why_over(sandbox: Sandbox) -> str:
+    """Why a stream is over: because of the machine, unless that still runs."""
+    try:
+        sandbox.info()
+    except Unavailable as error:
+        return _first_line(error)
+    except FailedPrecondition:
+        return f"{sandbox.name} has been stopped"
+    return "closed by the other side"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _no_resize(rows: int, columns: int) -> None:

@@ -108,7 +108,7 @@ class Terminal(anywidget.AnyWidget):
         return "\n".join(_plain(line) for line in transcript(data, rows, columns))
 
     def record(self, path: str | os.PathLike[str]) -> Self:
-        """Write what is shown from now on to ``path``, in asciinema's format (version 2), until the end.
+        """Write what was shown, as far as it is kept, and what will be, as asciinema does (format version 2).
 
         Raises OSError when the file cannot be written.
         """

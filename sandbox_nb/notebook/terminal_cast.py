@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import os
 import time
@@ -13,7 +14,7 @@ class Cast:
     """Writes what a terminal shows to a file that ``asciinema play`` and its web player read.
 
     Each event is written as it happens, so that the file is whole up to the last one whatever comes next.
-    Raises OSError when the file cannot be made.
+    Every method raises OSError when that cannot be done, and that is the end of the recording.
     """
 
     def __init__(self, path: str | os.PathLike[str], rows: int, cols: int) -> None:
@@ -41,5 +42,11 @@ class Cast:
         self._line([round(time.monotonic() - self._start, 6), kind, text])
 
     def _line(self, value: object) -> None:
-        if not self._file.closed:
+        if self._file.closed:
+            return
+        try:
             self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            raise

@@ -43,7 +43,7 @@ PATIENCE = 0.064
 """Seconds for which a busy view's next message may grow to a whole CHUNK."""
 
 PING = 1.0
-"""Seconds after which a view that owes an acknowledgement is asked whether it missed something."""
+"""Seconds after which a view that owes an acknowledgement is asked for the first time if it missed something."""
 
 VIEWS = 32
 """Views that are remembered, since pages go without a word. One forgotten is asked who it is when it calls."""
@@ -73,6 +73,11 @@ class View:
     wants: int = -1
     wanted: float = float("-inf")
     """What its last hello asked for, and when: a hello is repeated until it is answered."""
+
+    @property
+    def ask_at(self) -> float:
+        """When to ask it next, as long as it owes."""
+        return self.heard + max(PING, 2 * (self.asked - self.heard))
 
 
 class Flow:
@@ -146,6 +151,11 @@ class Flow:
         return name in self._views
 
     @property
+    def owes(self) -> bool:
+        """Whether a view has not drawn everything."""
+        return any(view.acked < self.ring.end for view in self._views.values())
+
+    @property
     def leader(self) -> str | None:
         """The view used last."""
         return max(self._views, key=lambda name: self._views[name].used, default=None)
@@ -188,13 +198,16 @@ class Flow:
         return begin, data
 
     def silent(self, now: float) -> tuple[bool, float | None]:
-        """Whether a view should be asked now if it missed something, and in how many seconds to look again."""
-        owing = [v for v in self._views.values() if v.acked < self.sent and now - v.heard < LEASE]
-        late = [v for v in owing if now - max(v.heard, v.asked) >= PING]
+        """Whether a view should be asked now if it missed something, and in how many seconds to look again.
+
+        A view that goes on saying nothing is asked after twice the time: what was lost on the way is found in the
+        end, and a page that is gone costs next to nothing.
+        """
+        owing = [view for view in self._views.values() if view.acked < self.sent]
+        late = [view for view in owing if view.ask_at <= now]
         for view in late:
             view.asked = now
-        again = [max(v.heard, v.asked) + PING - now for v in owing]
-        return bool(late), min(again, default=None)
+        return bool(late), min((view.ask_at - now for view in owing), default=None)
 
     def _use(self) -> int:
         self._uses += 1

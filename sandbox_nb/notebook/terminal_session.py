@@ -79,6 +79,7 @@ class Session:
         self._leader: str | None = None
         self._cast: Cast | None = None
         self._closed = False
+        self._sending = False
 
     # From views
 
@@ -127,13 +128,14 @@ class Session:
             self._type(data)
 
     def record(self, path: str | os.PathLike[str], rows: int, cols: int) -> None:
-        """Record from the oldest byte that is kept; ``rows`` and ``cols`` count until there is a size."""
+        """Record what is kept and all that comes; ``rows`` and ``cols`` count until there is a size."""
         with self._changed:
             if self._cast is not None:
                 self._cast.close()
             self._cast = Cast(path, *(self._size or (rows, cols)))
-            ring = self._flow.ring
-            self._cast.output(ring.read(ring.start, ring.limit))
+            self._cast.output(self.tail()[0])
+            if self.ending is not None:
+                self._cast.close()
 
     def tail(self) -> tuple[bytes, tuple[int, int]]:
         """The output that is kept, and the size of the terminal."""
@@ -161,6 +163,7 @@ class Session:
             {"kind": "welcome", "view": view, "at": begin, "answered": self._flow.answered, **self._shape()}, None
         )
         if self.ending is not None:
+            self._start_sending()
             self._tell_end()
 
     def _shape(self) -> Message:
@@ -182,13 +185,11 @@ class Session:
         if self._closed:
             return
         if first:
-            self._tasks.put(lambda: self._begin(rows, cols))
-            _start(self._work, "terminal-input")
-            _start(self._send_rest, "terminal-send")
+            _start(lambda: self._work(rows, cols), "terminal-input")
+            self._start_sending()
         else:
             self._tasks.put(lambda: self._source.resize(rows, cols))
-        if self._cast is not None:
-            self._cast.resize(rows, cols)
+        self._record(lambda cast: cast.resize(rows, cols))
 
     def _type(self, data: bytes) -> None:
         if not data or self.ending is not None:
@@ -199,6 +200,25 @@ class Session:
         self._input_waiting += len(data)
         self._flow.key()
         self._tasks.put(lambda: self._hand_over(data))
+
+    def _take(self, data: bytes) -> None:
+        self._flow.output(data)
+        self._record(lambda cast: cast.output(data))
+
+    def _record(self, write: Callable[[Cast], None]) -> None:
+        """Write to the recording, if there is one. When it cannot go on, say on a full disk, the terminal does."""
+        if self._cast is None:
+            return
+        try:
+            write(self._cast)
+        except OSError as error:
+            log.warning("terminal: the recording ends here: %s", error)
+            self._cast = None
+
+    def _start_sending(self) -> None:
+        if not self._sending:
+            self._sending = True
+            _start(self._send_rest, "terminal-send")
 
     def _flush(self, now: float) -> None:
         """Send what is due."""
@@ -212,17 +232,15 @@ class Session:
 
     # Threads
 
-    def _work(self) -> None:
-        """Call the source, one task after the other."""
+    def _work(self, rows: int, cols: int) -> None:
+        """Begin with this size, then call the source, one task after the other."""
         try:
+            self._source.open(rows, cols)
+            _start(self._read, "terminal-output")
             while self.ending is None:
                 self._tasks.get()()
         except Exception as error:
             self._fail(error)
-
-    def _begin(self, rows: int, cols: int) -> None:
-        self._source.open(rows, cols)
-        _start(self._read, "terminal-output")
 
     def _hand_over(self, data: bytes) -> None:
         self._source.write(data)
@@ -234,9 +252,7 @@ class Session:
         try:
             while data := self._source.read():
                 with self._changed:
-                    self._flow.output(data)
-                    if self._cast is not None:
-                        self._cast.output(data)
+                    self._take(data)
                     self._pass_on(time.monotonic())
                     while not self._closed and (wait := self._flow.blocked(time.monotonic())) > 0:
                         self._changed.wait(wait)
@@ -253,9 +269,9 @@ class Session:
             self._changed.notify_all()
 
     def _send_rest(self) -> None:
-        """Send what was not due when it came, and ask views that are silent."""
+        """Send what was not due when it came, and ask views that are silent, until all have all there will be."""
         with self._changed:
-            while not self._closed or self.ending is None:
+            while self.ending is None or (self._flow.owes and not self._closed):
                 now = time.monotonic()
                 self._flush(now)
                 late, again = self._flow.silent(now)
@@ -264,17 +280,20 @@ class Session:
                 waits = [wait for wait in (self._flow.due(now), again) if wait is not None]
                 self._sender_wakes = now + min(waits) if waits else float("inf")
                 self._changed.wait(min(waits, default=None))
+            self._sending = False
 
     def _fail(self, error: Exception) -> None:
-        if not self._closed:
-            log.warning("terminal: %s: %s", type(error).__name__, error)
-        self._end(f"{error}" or type(error).__name__)
+        kind, text = type(error).__name__, str(error).partition("\n")[0]
+        self._end(text or kind, complaint=f"{kind}: {text}")
 
-    def _end(self, ending: str) -> None:
+    def _end(self, ending: str, *, complaint: str = "") -> None:
+        """End everything. The log gets the ``complaint``, unless it was we who cut the source off."""
         with self._changed:
             if self.ending is not None:
                 return
             self.ending = ending
+            if complaint and not self._closed:
+                log.warning("terminal: %s", complaint)
             if self._cast is not None:
                 self._cast.close()
             self._tell_end()

@@ -77,14 +77,19 @@ class SocketSource:
 
     def read(self) -> bytes:
         assert self._socket is not None
-        data = self._socket.recv(READ)
-        if not data:
-            self._socket.close()
-        return data
+        # Whoever is reset has something left to send, and a machine that was killed resets: that is an end too.
+        with contextlib.suppress(ConnectionError):
+            if data := self._socket.recv(READ):
+                return data
+        self.close()
+        self._socket.close()
+        return b""
 
     def write(self, data: bytes) -> None:
         assert self._socket is not None
-        self._socket.sendall(data)
+        # Where nobody takes it any more, the reader finds the end and how it came.
+        with contextlib.suppress(OSError):
+            self._socket.sendall(data)
 
     def resize(self, rows: int, cols: int) -> None:
         self._resize(rows, cols)
@@ -168,7 +173,8 @@ class LocalPty:
     def write(self, data: bytes) -> None:
         view = memoryview(data)
         with self._terminal() as (master, wake):
-            while view and _ready(master, select.POLLOUT, wake):
+            # Once no program has the terminal open it takes some more, and then nothing ever again.
+            while view and _ready(master, select.POLLOUT, wake) & select.POLLOUT:
                 with contextlib.suppress(BlockingIOError):
                     view = view[os.write(master, view) :]
 
@@ -190,10 +196,11 @@ class LocalPty:
     def ending(self) -> str:
         deadline = time.monotonic() + ENDING
         while (status := self._poll()) is None:
-            if time.monotonic() > deadline:
+            if self._pid is None or time.monotonic() > deadline:
+                self._give_up()
                 return "closed"
             time.sleep(0.01)
-        return f"exited with status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
+        return how_it_ended(status)
 
     def _poll(self) -> int | None:
         """The exit status, negative for a signal's number; None while it runs, or when it never did."""
@@ -202,6 +209,13 @@ class LocalPty:
                 pid, status = os.waitpid(self._pid, os.WNOHANG)
                 self._status = os.waitstatus_to_exitcode(status) if pid else None
             return self._status
+
+    def _give_up(self) -> None:
+        """Leave a program that ignores the hang-up alone. Whenever it ends, somebody has to wait for it."""
+        with self._lock:
+            pid, self._pid = self._pid, None
+        if pid is not None:
+            threading.Thread(target=os.waitpid, args=(pid, 0), name="terminal-reaper", daemon=True).start()
 
     @contextlib.contextmanager
     def _terminal(self) -> Iterator[tuple[int, int]]:
@@ -223,11 +237,22 @@ class LocalPty:
             self._descriptors = None
 
 
-def _ready(descriptor: int, event: int, wake: int) -> bool:
-    """Wait until ``descriptor`` is ready; False when it is none, or once ``wake`` is readable."""
+def how_it_ended(status: int) -> str:
+    """In words, the exit status of a program; a negative one is the number of a signal."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"ended by {signal.Signals(-status).name}"
+    except ValueError:  # most real-time signals have no name
+        return f"ended by signal {-status}"
+
+
+def _ready(descriptor: int, event: int, wake: int) -> int:
+    """Wait for ``event`` or a hang-up, and return which; 0 for no descriptor, or once ``wake`` is readable."""
     if descriptor < 0:
-        return False
+        return 0
     poll = select.poll()
     poll.register(descriptor, event)
     poll.register(wake, select.POLLIN)
-    return wake not in dict(poll.poll())
+    found = dict(poll.poll())
+    return 0 if wake in found else found[descriptor]

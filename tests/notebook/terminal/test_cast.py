@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -56,3 +57,10 @@ def test_after_the_end_nothing_is_written(tmp_path):
 def test_a_file_that_cannot_be_made_is_said(tmp_path):
     with pytest.raises(OSError, match="no/such"):
         Cast(tmp_path / "no" / "such" / "x.cast", 24, 80)
+
+
+def test_a_full_disk_is_said_and_leaves_no_file_open():
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="No space left"):
+        Cast("/dev/full", 24, 80)
+    assert len(os.listdir("/proc/self/fd")) == before

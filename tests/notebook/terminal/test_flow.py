@@ -127,7 +127,7 @@ def test_the_slowest_of_the_views_that_are_there_sets_the_pace():
     assert flow.blocked(0) == 0
 
 
-def test_a_view_that_owes_is_asked_once_a_second_and_not_when_it_owes_nothing():
+def test_a_view_that_owes_is_asked_and_not_when_it_owes_nothing():
     flow = Flow()
     flow.hello("a", 24, 80, 0, 0)
     assert flow.silent(100) == (False, None)
@@ -140,6 +140,39 @@ def test_a_view_that_owes_is_asked_once_a_second_and_not_when_it_owes_nothing():
     assert not flow.silent(100 + PING)[0]
     flow.acknowledge("a", 1, 101)
     assert flow.silent(102) == (False, None)
+
+
+def test_a_view_that_stays_silent_is_asked_ever_more_seldom_and_never_given_up():
+    flow = Flow()
+    flow.hello("a", 24, 80, 0, 0)
+    flow.output(b"x")
+    drain(flow, 0)
+    now, asked = 0.0, []
+    while len(asked) < 10:
+        late, again = flow.silent(now)
+        if late:
+            asked.append(now)
+        now += again
+    assert asked == [PING * 2**n for n in range(10)]
+
+
+def test_a_view_that_comes_back_to_what_is_no_longer_kept_gets_all_that_is():
+    flow = Flow()
+    flow.hello("a", 24, 80, 0, 0)
+    flow.output(b"x" * WINDOW)
+    drain(flow, 0)
+    assert flow.blocked(LEASE + 1) == 0
+    flow.output(b"y\n" * KEEP)
+    flow.acknowledge("a", WINDOW, LEASE + 2)
+    # What it is sent is not what comes next for it, so it says hello.
+    assert flow.take(LEASE + 2)[0] > WINDOW
+    begin = flow.hello("a", 24, 80, WINDOW, LEASE + 2)
+    got = b""
+    while flow.due(LEASE + 2 + len(got)) is not None:
+        got += flow.take(LEASE + 2 + len(got))[1]
+        flow.acknowledge("a", begin + len(got), LEASE + 2)
+    assert begin + len(got) == flow.ring.end
+    assert len(got) > KEEP - 4096
 
 
 def test_the_view_used_last_leads_and_a_goodbye_hands_on():

@@ -100,6 +100,14 @@ class Room:
         self.say("hello", view=view, rows=rows, cols=cols, at=at)
 
 
+def wait_for_threads(timeout=10):
+    """Wait until no session has a thread any more."""
+    deadline = time.monotonic() + timeout
+    while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("terminal-")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def room():
     room = Room()
@@ -115,6 +123,12 @@ def test_the_source_begins_with_the_size_of_the_first_view(room):
     assert room.page.last("welcome") == {
         "kind": "welcome", "view": "v", "at": 0, "answered": 0, "rows": 31, "cols": 97, "leader": "v",
     }  # fmt: skip
+
+
+def test_what_was_typed_before_there_was_a_view_comes_after_the_beginning(room):
+    room.session.write(b"early")
+    room.hello()
+    assert [room.source.call() for _ in range(2)] == [("open", 24, 80), ("write", b"early")]
 
 
 def test_output_reaches_the_page_and_input_the_source(room):
@@ -262,17 +276,49 @@ def test_a_source_that_raises_ends_the_terminal_with_its_message_and_one_line_in
     assert not caplog.records[0].exc_info
 
 
+def test_an_error_after_the_end_and_one_of_many_lines_make_no_noise(caplog):
+    room = Room()
+    room.source.outputs.put(RuntimeError("the cable is cut\nand\nfurther details"))
+    hold = threading.Event()
+
+    def write(data):
+        hold.wait(10)
+        raise BrokenPipeError("nobody takes it")
+
+    room.source.write = write
+    with caplog.at_level(logging.INFO):
+        room.session.write(b"x")
+        room.hello()
+        assert room.ended.wait(10)
+        hold.set()
+        wait_for_threads()
+    assert room.session.ending == "the cable is cut"
+    assert [record.getMessage() for record in caplog.records] == ["terminal: RuntimeError: the cable is cut"]
+
+
+def test_the_threads_end_when_the_views_have_all_there_was_and_a_late_view_gets_it_too():
+    room = Room()
+    room.hello()
+    room.source.outputs.put(b"all of it")
+    room.source.outputs.put(b"")
+    assert room.ended.wait(10)
+    room.page.wait(lambda: room.page.text == b"all of it")
+    room.say("ack", drawn=9)
+    wait_for_threads()
+    room.page.bytes.clear()
+    room.hello("later")
+    room.page.wait(lambda: room.page.text == b"all of it")
+    room.say("ack", view="later", drawn=9)
+    wait_for_threads()
+
+
 def test_close_ends_everything_and_may_be_called_again():
-    before = threading.active_count()
     room = Room()
     room.hello()
     room.session.close()
     room.session.close()
     assert room.ended.wait(10)
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    wait_for_threads()
 
 
 def test_a_session_closed_before_it_began_has_ended(caplog):
@@ -310,3 +356,26 @@ def test_a_recording_has_what_came_before_and_after_and_ends_with_the_session(ro
     assert [line.partition(", ")[2] for line in text.splitlines()[1:]] == [
         '"o", "before "]', '"o", "after"]', '"r", "41x11"]',
     ]  # fmt: skip
+
+
+def test_a_recording_that_cannot_go_on_ends_and_the_terminal_does_not(room, tmp_path, caplog):
+    room.hello()
+    room.session.record(tmp_path / "x.cast", 24, 80)
+    room.session._cast._file.close()
+    room.session._cast._file = open("/dev/full", "w", buffering=1)  # noqa: SIM115 - the session closes it
+    for piece in (b"one ", b"two"):
+        room.source.outputs.put(piece)
+    room.page.wait(lambda: room.page.text == b"one two")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("terminal: the recording ends here: ")
+
+
+def test_a_recording_of_what_has_ended_has_what_is_kept(tmp_path):
+    room = Room()
+    room.hello()
+    room.source.outputs.put(b"all")
+    room.source.outputs.put(b"")
+    assert room.ended.wait(10)
+    room.session.record(tmp_path / "x.cast", 24, 80)
+    room.session.close()
+    assert '"o", "all"]' in (tmp_path / "x.cast").read_text()

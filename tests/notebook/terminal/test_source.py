@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from sandbox_nb.notebook.terminal_source import LocalPty, SocketSource
+from sandbox_nb.notebook import terminal_source
+from sandbox_nb.notebook.terminal_source import LocalPty, SocketSource, how_it_ended
 
 
 def read_until(source, wanted, timeout=20):
@@ -113,6 +114,25 @@ def test_close_wakes_a_read_and_a_write_that_wait_and_ends_the_program(start):
         os.kill(pid, 0)
 
 
+def test_a_write_that_nobody_takes_any_more_returns(start):
+    source = start("true")
+    assert source.ending() == "exited with status 0"
+    source.write(b"x" * 1_000_000)
+    assert read_until(source, b"never") is not None
+
+
+def test_a_program_that_ignores_the_hang_up_is_waited_for_whenever_it_ends(start, monkeypatch):
+    monkeypatch.setattr(terminal_source, "ENDING", 0.1)
+    source = start("sh", "-c", "trap '' HUP; echo $$; sleep 1")
+    pid = int(read_until(source, b"\n"))
+    source.close()
+    assert source.ending() == "closed"
+    deadline = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_child_that_holds_the_terminal_open_does_not_hold_up_the_close(start):
     source = start("sh", "-c", "(trap '' HUP; sleep 5) & echo started; exit 0")
     read_until(source, b"started")
@@ -176,6 +196,25 @@ def test_a_socket_carries_bytes_both_ways_and_sizes_apart():
     far.close()
     assert source.read() == b""
     assert source.ending() == "gone"
+
+
+def test_a_socket_that_is_reset_has_ended_and_takes_what_is_written_without_a_word():
+    source, far, _ = pair()
+    source.open(24, 80)
+    source.write(b"never read: the kernel answers with a reset")
+    far.close()
+    source.write(b"x")
+    assert source.read() == b""
+    source.write(b"x")
+    assert source.ending() == "gone"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(0, "exited with status 0"), (-9, "ended by SIGKILL"), (-40, "ended by signal 40")],
+)
+def test_a_status_is_said_in_words(status, words):
+    assert how_it_ended(status) == words
 
 
 def test_closing_a_socket_wakes_its_reader():
