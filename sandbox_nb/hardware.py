@@ -11,9 +11,9 @@ import contextlib
 import html
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any
 
-from sandbox_nb.devices import NIC, Device, Disk, Filesystem, UserNIC, mount_point, named
+from sandbox_nb.devices import Device, Disk, Filesystem, mount_point, named
 from sandbox_nb.errors import AlreadyExists, NotFound, SandboxError
 from sandbox_nb.guest.proto.disks_pb2 import FindRequest
 from sandbox_nb.guest.proto.disks_ttrpc import DisksClient
@@ -22,15 +22,14 @@ from sandbox_nb.guest.proto.mount_ttrpc import MountClient
 from sandbox_nb.guest.proto.network_pb2 import ConfigureRequest, ConfigureResponse
 from sandbox_nb.guest.proto.network_ttrpc import NetworkClient
 from sandbox_nb.ttrpc import Client
-from sandbox_nb.vm import disks, network, shares
+from sandbox_nb.vm.attach import prepare
+from sandbox_nb.vm.backend import Backend
 from sandbox_nb.vm.disks import DiskImage
 from sandbox_nb.vm.machine import Machine
 from sandbox_nb.vm.network import Card
 from sandbox_nb.vm.shares import Share
 
 __all__ = ["AttachedDevice", "Devices", "Hardware", "Prepared", "prepared"]
-
-Backend: TypeAlias = DiskImage | Share | Card
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ async def prepared(devices: Sequence[Device], *, sandbox: str) -> AsyncIterator[
     try:
         for device in devices:
             # To its end even when cancelled: what a thread makes meanwhile is to be known, and removed.
-            preparing = asyncio.ensure_future(asyncio.to_thread(_prepare, device, sandbox))
+            preparing = asyncio.ensure_future(asyncio.to_thread(prepare, device, sandbox=sandbox))
             try:
                 await asyncio.shield(preparing)
             finally:
@@ -105,16 +104,6 @@ async def prepared(devices: Sequence[Device], *, sandbox: str) -> AsyncIterator[
         for one in found:
             one.backend.discard()
         raise
-
-
-def _prepare(device: Device, sandbox: str) -> Backend:
-    match device:
-        case Disk():
-            return disks.prepare(device)
-        case Filesystem():
-            return shares.prepare(device)
-        case NIC() | UserNIC():
-            return network.prepare(device, sandbox=sandbox)
 
 
 class Hardware:
