@@ -506,7 +506,8 @@ class AsyncSandbox:
     async def _watch(self, running: Running) -> None:
         self.failure = await running.wait_gone()
         self.state = State.FAILED
-        # Every call in flight ends now, with the client.
+        # Every call in flight ends now, with the client, and so does who is attached to the console.
+        running.machine.console.hang_up()
         await running.client.aclose()
 
     async def _power_off(self, timeout: float) -> None:

@@ -54,6 +54,11 @@ class Console:
         self._offer(ours, bytes(self.ring))
         return theirs
 
+    def hang_up(self) -> None:
+        """End the sockets of all who are attached. What the guest writes is kept all the same."""
+        for reader in tuple(self._attached):
+            self._detach(reader)
+
     def close(self) -> None:
         """Take what is still to be read, then let go of socket and file. Idempotent."""
         if self._sock.fileno() < 0:
@@ -62,8 +67,7 @@ class Console:
             while data := self._sock.recv(64 * 1024):
                 self._keep(data)
         self._loop.remove_reader(self._sock)
-        for reader in tuple(self._attached):
-            self._detach(reader)
+        self.hang_up()
         self._sock.close()
         self._file.close()
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
-from sandbox_nb import FailedPrecondition, Sandbox
+from sandbox_nb import FailedPrecondition, Sandbox, Unavailable
+from sandbox_nb.sandbox import State
 
 
 def read_until(sock, text):
@@ -55,3 +59,15 @@ def test_the_console_needs_a_running_machine_and_ends_with_it():
         while console.recv(4096):
             pass
         console.close()
+
+
+def test_who_is_attached_is_not_left_with_a_machine_that_failed():
+    with Sandbox.started() as sandbox, sandbox.attach_console() as console:
+        os.kill(sandbox.asynchronous._running.link.device.pid, signal.SIGKILL)
+        console.settimeout(5)
+        while console.recv(4096):
+            pass
+        assert sandbox.state is State.FAILED
+        assert "vsock device" in str(sandbox.asynchronous.failure)
+        with pytest.raises(Unavailable, match="vsock device"):
+            sandbox.attach_console()
