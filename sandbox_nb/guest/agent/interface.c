@@ -20,6 +20,9 @@ struct in6_request {
 	int index;
 };
 
+/* IFF_LOWER_UP of linux/if.h: there is a carrier. IFF_RUNNING is told as much as a second later. */
+#define LOWER_UP 0x10000U
+
 static bool control(int family, unsigned long request, void *argument)
 {
 	int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -113,6 +116,18 @@ bool interface_set_up(const char *name)
 	return set_flags(name, IFF_UP, 0);
 }
 
+bool interface_has_carrier(const char *name)
+{
+	struct ifaddrs *all;
+	bool found = false;
+	if (getifaddrs(&all) < 0)
+		return false;
+	for (const struct ifaddrs *entry = all; entry && !found; entry = entry->ifa_next)
+		found = link_of(entry) && strcmp(entry->ifa_name, name) == 0 && entry->ifa_flags & LOWER_UP;
+	freeifaddrs(all);
+	return found;
+}
+
 /* Without a prefix (a lease may lack it) the kernel takes that of the address's class. */
 static bool add_ipv4(const char *name, const struct address *address)
 {
@@ -170,7 +185,7 @@ static const char *state_of(unsigned flags)
 {
 	if (!(flags & IFF_UP))
 		return "down";
-	return flags & IFF_RUNNING ? "up" : "no carrier";
+	return flags & LOWER_UP ? "up" : "no carrier";
 }
 
 static void put_link(struct buffer *out, const struct ifaddrs *link, const struct ifaddrs *all)

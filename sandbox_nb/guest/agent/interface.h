@@ -15,7 +15,10 @@ bool interface_clear(const char *name);
 /* It must be down. */
 bool interface_rename(const char *name, const char *new_name);
 
+/* A driver may find the carrier only now: until then what is sent is lost. */
 bool interface_set_up(const char *name);
+bool interface_has_carrier(const char *name);
+
 bool interface_add_address(const char *name, const struct address *);
 bool interface_add_default_route(const char *name, const struct address *gateway);
 

@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
 #define RESOLV_CONF "/etc/resolv.conf"
+#define CARRIER_WAIT NS_PER_S
+#define CARRIER_PAUSE (5 * NS_PER_MS)
 
 static void find_interface(const struct network_plan *plan, uint64_t until, char name[IFNAMSIZ])
 {
@@ -42,6 +44,16 @@ static void prepare(const struct network_plan *plan, char name[IFNAMSIZ])
 		give_up(name, "its name cannot be changed");
 	if (renames)
 		strcpy(name, plan->name);
+}
+
+/* A cable that is not plugged in is not waited for: it may be meant so. */
+static void set_up(const char *name)
+{
+	const struct timespec pause = {.tv_nsec = CARRIER_PAUSE};
+	if (!interface_set_up(name))
+		give_up(name, "it cannot be brought up");
+	for (uint64_t waited = 0; waited < CARRIER_WAIT && !interface_has_carrier(name); waited += CARRIER_PAUSE)
+		nanosleep(&pause, NULL);
 }
 
 static void ask_for_lease(const struct network_plan *plan, const char *name, uint64_t until, struct lease *lease)
@@ -114,8 +126,7 @@ void networking_work(void *context)
 	struct lease lease = {0};
 	find_interface(plan, until, name);
 	prepare(plan, name);
-	if (!interface_set_up(name))
-		give_up(name, "it cannot be brought up");
+	set_up(name);
 	if (plan->dhcp)
 		ask_for_lease(plan, name, until, &lease);
 	merge(plan, &lease);

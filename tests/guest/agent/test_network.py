@@ -92,6 +92,14 @@ async def test_an_interface_without_an_address_is_up(agent, resolv_conf, addr):
     assert resolv_conf.read_text() == before
 
 
+async def test_a_cable_that_is_not_plugged_in_is_told_and_no_error(agent):
+    add_card(agent)
+    ip(agent, "link", "set", "card0-peer", "down")
+    response = await configure(agent, addr="10.0.0.2/24")
+    assert response.interface.state == "no carrier"
+    assert response.interface.addresses == ["10.0.0.2/24"]
+
+
 async def test_once_more_takes_the_place_of_what_was_there(agent):
     add_card(agent)
     await configure(agent, addr="10.0.0.2/24", gateway="10.0.0.1", name="lan0")
