@@ -27,7 +27,7 @@ class Boot:
     template: str = ""
     """Key of the template it was restored from, or is the first machine of."""
     note: str = ""
-    """What kept it from being restored, or saved as a template."""
+    """What kept it from being restored or saved as a template, or root's QEMU from running as somebody else."""
 
     @property
     def seconds(self) -> float:

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from sandbox_nb import __version__, binaries, hardware, host, link, rundir, standby, ttrpc
 from sandbox_nb.boot import Boot
+from sandbox_nb.devices import Filesystem
 from sandbox_nb.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -38,10 +39,11 @@ from sandbox_nb.link import Link
 from sandbox_nb.options import Options
 from sandbox_nb.standby import Shelf
 from sandbox_nb.ttrpc import Client, StatusError
-from sandbox_nb.vm import accel, command, template
+from sandbox_nb.vm import accel, command, shares, template, users
 from sandbox_nb.vm.accel import Accelerator
 from sandbox_nb.vm.machine import Logs, Machine
 from sandbox_nb.vm.template import Template
+from sandbox_nb.vm.users import User
 from sandbox_nb.vsock.transport import Choice
 
 logger = logging.getLogger(__name__)
@@ -145,7 +147,7 @@ class _Plan:
             "image": self.image.digest,
             "qemu": [str(qemu), found.st_size, found.st_mtime_ns],
             "host": [accel.processor_flags(), os.uname().release] if self.accelerator.name == "kvm" else [],
-            "argv": command.argv(self.spec, command.Fds(0, 0, 0, 0)),
+            "argv": command.argv(self.spec, command.Fds(0, 0, 0, 0, 0, 0)),
         }
 
 
@@ -157,11 +159,17 @@ class _Begun:
     link: Link
     logs: Logs
     folder: Path
+    user: User | None
 
     async def spawn(self, saved: Template | None = None) -> Machine:
         """A paused machine with nothing plugged."""
         return await Machine.spawn(
-            self.plan.spec, guard=binaries.guard(), logs=self.logs, folder=self.folder, template=saved
+            self.plan.spec,
+            guard=binaries.guard(),
+            logs=self.logs,
+            folder=self.folder,
+            template=saved,
+            user=self.user,
         )
 
     async def dialled(self, machine: Machine, boot: Boot, timeout: float) -> socket.socket:
@@ -185,9 +193,12 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
     boot = Boot("cold", plan.accelerator, {"prepare": time.perf_counter() - began}, ": ".join(plan.transport))
     shelf = standby.shelf(plan.kind, lambda: _paused(plan), plan.spec.memory) if options.standby else None
     async with hardware.prepared(options.devices, sandbox=hostname) as devices, AsyncExitStack() as undo:
-        called = await _taken(shelf, boot) if shelf is not None and options.state_dir is None else None
+        through_qemu = await _shared_through_qemu(options.filesystems)
+        called = None
+        if shelf is not None and options.state_dir is None and not through_qemu:
+            called = await _taken(shelf, boot)
         if called is None:
-            called = await _called(plan, boot, options.state_dir)
+            called = await _called(plan, boot, options.state_dir, through_qemu)
         undo.push_async_callback(called.close)
         with boot.phase("configure"):
             client = await Client.from_socket(called.control, map_error=_map_error)
@@ -228,7 +239,7 @@ async def _plan(options: Options, progress: Progress | None) -> _Plan:
 
 async def _paused(plan: _Plan) -> _Called:
     """A machine to stand by: its agent has called, and it is paused."""
-    called = await _called(plan, Boot("cold", plan.accelerator), None)
+    called = await _called(plan, Boot("cold", plan.accelerator))
     async with _ended_on_failure(called):
         await called.machine.pause()
     return called
@@ -246,7 +257,36 @@ async def _taken(shelf: Shelf[_Called], boot: Boot) -> _Called | None:
     return called
 
 
-async def _called(plan: _Plan, boot: Boot, wanted_state_dir: str | os.PathLike[str] | None) -> _Called:
+async def _shared_through_qemu(shared: Sequence[Filesystem]) -> bool:
+    """Whether root's QEMU has to stay root's, since the guest is to have root's rights to a folder through it."""
+    if os.geteuid() != 0 or not shared:
+        return False
+    folder = rundir.create()
+    try:
+        ways = [await shares.through_virtiofs(one, folder, binaries.guard()) for one in shared]
+        return None in ways
+    finally:
+        rundir.remove(folder)
+
+
+def _user(plan: _Plan, boot: Boot, through_qemu: bool) -> User | None:
+    """Whom QEMU is to run as; None: who we are. Where that is root, say why."""
+    if os.geteuid() != 0:
+        return None
+    why = "a folder is shared through 9p" if through_qemu else users.obstacle(plan.accelerator.name)
+    if why is None:
+        return users.for_machine(plan.accelerator.name)
+    boot.note = f"QEMU runs as root: {why}"
+    logger.warning("%s", boot.note)
+    return None
+
+
+async def _called(
+    plan: _Plan,
+    boot: Boot,
+    wanted_state_dir: str | os.PathLike[str] | None = None,
+    through_qemu: bool = False,
+) -> _Called:
     """Bring a machine to where its agent has called: restored from its template if that goes, else booted."""
     async with AsyncExitStack() as undo:
         folder = rundir.create()
@@ -254,7 +294,7 @@ async def _called(plan: _Plan, boot: Boot, wanted_state_dir: str | os.PathLike[s
         state_dir = host.prepare_state_dir(wanted_state_dir, folder)
         way = link.open_link(plan.transport.transport, folder)
         undo.push_async_callback(way.close)
-        begun = _Begun(plan, way, Logs.in_folder(state_dir), folder)
+        begun = _Begun(plan, way, Logs.in_folder(state_dir), folder, _user(plan, boot, through_qemu))
         machine, control = await _restored(begun, boot) or await _booted(begun, boot)
         undo.push_async_callback(machine.close)
         undo.callback(control.close)

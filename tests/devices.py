@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_nb.vm.backend import Host
+from sandbox_nb.vm.monitor import file_name
 
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 
@@ -21,6 +22,7 @@ class Disk:
     serial: str
     readonly: bool = False
     node: str = ""
+    number: int = -1
     kind = "disk"
     how = "raw"
 
@@ -30,13 +32,16 @@ class Disk:
 
     async def open(self, host: Host, identity: str) -> dict[str, Any]:
         self.node = f"{identity}-node"
-        file = {"driver": "file", "filename": str(self.path), "read-only": self.readonly}
+        with self.path.open("rb" if self.readonly else "r+b") as image:
+            self.number = await host.monitor.give_file(image.fileno())
+        file = {"driver": "file", "filename": file_name(self.number), "read-only": self.readonly}
         node = {"driver": "raw", "node-name": self.node, "read-only": self.readonly, "file": file}
         await host.monitor.execute("blockdev-add", node)
         return {"driver": "virtio-blk-pci", "drive": self.node, "serial": self.serial}
 
     async def close(self, host: Host) -> None:
         await host.monitor.execute("blockdev-del", {"node-name": self.node})
+        await host.monitor.take_file(self.number)
 
 
 @dataclass
@@ -82,9 +87,7 @@ class ShareVirtiofs:
         self.server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not socket.exists():
             time.sleep(0.01)
-        address = {"type": "unix", "data": {"path": str(socket)}}
-        backend = {"type": "socket", "data": {"addr": address, "server": False}}
-        await host.monitor.execute("chardev-add", {"id": self.chardev, "backend": backend})
+        await host.monitor.connect_chardev(self.chardev, socket)
         return {"driver": "vhost-user-fs-pci", "chardev": self.chardev, "tag": self.tag}
 
     async def close(self, host: Host) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+
+from sandbox_nb import launch
 
 
 def descendants(pid: int) -> set[int]:
@@ -25,3 +28,13 @@ def alive(pids: set[int]) -> set[int]:
         if state != "Z":
             found.add(pid)
     return found
+
+
+@contextlib.contextmanager
+def qemu_as_who_we_are():
+    """Have root's QEMU stay root's, for folders shared through 9p later: the guest gets its rights to them."""
+    before, launch._user = launch._user, lambda *_: None
+    try:
+        yield
+    finally:
+        launch._user = before

@@ -148,10 +148,11 @@ def _bare_boot(spec: Spec) -> float:
         qmp, console = socket.socketpair(), socket.socketpair()
         for end in (*qmp, *console):
             stack.enter_context(end)
-        fds = Fds(ram=ram, qmp=qmp[1].fileno(), console=console[1].fileno())
+        kernel, initrd = (stack.enter_context(path.open("rb")).fileno() for path in (spec.kernel, spec.initrd))
+        fds = Fds(ram=ram, qmp=qmp[1].fileno(), console=console[1].fileno(), kernel=kernel, initrd=initrd)
         argv = [word for word in command.argv(spec, fds) if word != "-S"]
         began = time.perf_counter()
-        process = subprocess.Popen(argv, pass_fds=(fds.ram, fds.qmp, fds.console))
+        process = subprocess.Popen(argv, pass_fds=(fds.ram, fds.qmp, fds.console, kernel, initrd))
         try:
             seen = b""
             while _MARK not in seen:

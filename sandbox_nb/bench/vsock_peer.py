@@ -187,16 +187,18 @@ class Machine:
         os.ftruncate(ram, MEMORY << 20)
         arch = host.guest_architecture(Options())
         spec = command.Spec(arch, host.find_qemu(arch), accelerator.name, 1, MEMORY, found.kernel, found.initrd)
-        fds = command.Fds(ram=ram, qmp=qmp.fileno(), console=console.fileno())
+        boot = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (spec.kernel, spec.initrd)]
+        fds = command.Fds(ram, qmp.fileno(), console.fileno(), *boot)
         argv = [word for word in command.argv(spec, fds) if word not in ("-S", "-no-reboot")]
         argv[argv.index("-append") + 1] += f" {append}"
         try:
             with self.errors.open("ab") as errors, qmp, console:
                 self.process = subprocess.Popen(
-                    [*argv, *arguments], stderr=errors, pass_fds=[fds.ram, fds.qmp, fds.console]
+                    [*argv, *arguments], stderr=errors, pass_fds=[fds.ram, fds.qmp, fds.console, *boot]
                 )
         finally:
-            os.close(ram)
+            for fd in (ram, *boot):
+                os.close(fd)
         self._read_line()
         self.execute("qmp_capabilities")
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from sandbox_nb.vm.monitor import Monitor
 from sandbox_nb.vm.slots import Slots
+from sandbox_nb.vm.users import User
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Host:
     folder: Path
     """A private, short one for sockets."""
     guard: Path
+    user: User | None = None
+    """Whom QEMU runs as, where that is not who we are."""
 
 
 class Backend(Protocol):

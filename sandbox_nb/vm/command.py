@@ -49,7 +49,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Fds:
-    """Numbers of the descriptors QEMU inherits: the guest's RAM, the QMP socket, the console socket.
+    """Numbers of the descriptors QEMU inherits: the guest's RAM, sockets for QMP and console, the files to boot.
 
     ``slots`` is the folder of the links to shared folders; None for a machine without any.
     """
@@ -57,6 +57,8 @@ class Fds:
     ram: int
     qmp: int
     console: int
+    kernel: int
+    initrd: int
     slots: int | None = None
 
 
@@ -87,7 +89,7 @@ def argv(spec: Spec, fds: Fds, *, incoming: bool = False) -> list[str]:
         *_root_ports(),
         *_devices(spec.arch.devices),
         *_share_slots(fds.slots),
-        *("-kernel", str(spec.kernel), "-initrd", str(spec.initrd)),
+        *("-kernel", f"/proc/self/fd/{fds.kernel}", "-initrd", f"/proc/self/fd/{fds.initrd}"),
         *("-append", kernel_command_line(spec)),
         *(["-incoming", "defer"] if incoming else []),
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ from sandbox_nb.vm import images, making
 from sandbox_nb.vm.backend import Host
 from sandbox_nb.vm.images import BadImageError, Facts
 from sandbox_nb.vm.making import Made
+from sandbox_nb.vm.monitor import Monitor, file_name
 
 SECTOR = images.SECTOR
 
@@ -30,6 +32,8 @@ class Layer:
     format: str
     data_file: Path | None = None
     backing: Layer | None = None
+    whole: bool = True
+    """Whether it is one file. QEMU opens the extents of a VMDK itself, by the names that the first file says."""
 
     def node(self, *, readonly: bool) -> dict[str, Any]:
         """The arguments of ``blockdev-add`` without a name; nothing is left for QEMU to look up in a header."""
@@ -56,6 +60,7 @@ class DiskImage:
     readonly: bool
     _made: Made | None = None
     _node: str = field(default="", init=False)
+    _files: list[int] = field(default_factory=list, init=False)
 
     kind = "disk"
 
@@ -71,15 +76,20 @@ class DiskImage:
 
     async def open(self, host: Host, identity: str) -> dict[str, Any]:
         """See Backend. Raises FailedPrecondition when another machine has the image open."""
+        node = blockdev(self, identity)
         try:
-            await host.monitor.execute("blockdev-add", blockdev(self, identity))
+            if self.layer.whole:
+                await self._give_files(node, host.monitor)
+            await host.monitor.execute("blockdev-add", node)
         except FailedPrecondition as error:
+            await self._take_files(host.monitor)
             if re.search(r'Failed to get (shared )?"\w+" lock', str(error)):
                 raise FailedPrecondition(
                     f"disk {self.disk.block_id!r}: {self.source} is in use, by another machine or by this; "
                     "only a disk that all use with DiskFlags.READONLY can be shared"
                 ) from error
-            raise FailedPrecondition(f"disk {self.disk.block_id!r}: {self.source}: {error}") from error
+            remedy = "" if self.layer.whole else "; qemu-img convert makes one file of a VMDK's"
+            raise FailedPrecondition(f"disk {self.disk.block_id!r}: {self.source}: {error}{remedy}") from error
         self._node = identity
         return {"driver": "virtio-blk-pci", "drive": identity, "serial": self.disk.block_id}
 
@@ -88,12 +98,34 @@ class DiskImage:
         if self._node:
             node, self._node = self._node, ""
             await host.monitor.execute("blockdev-del", {"node-name": node})
+        await self._take_files(host.monitor)
 
     def discard(self) -> None:
         """Remove what ``prepare`` made. Idempotent."""
         if self._made is not None:
             self._made.undo()
             self._made = None
+
+    async def _give_files(self, node: dict[str, Any], monitor: Monitor) -> None:
+        """Open what ``node`` is made of and hand it over: QEMU opens nothing else, and may not have the right."""
+        what = f"disk {self.disk.block_id!r}: {self.source}"
+        for file in _file_nodes(node):
+            with _opened(what, Path(file["filename"]), readonly=file["read-only"]) as image:
+                self._files.append(await monitor.give_file(image.fileno()))
+            file["filename"] = file_name(self._files[-1])
+
+    async def _take_files(self, monitor: Monitor) -> None:
+        while self._files:
+            await monitor.take_file(self._files.pop())
+
+
+def _file_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The nodes beneath that are files."""
+    if node["driver"] == "file":
+        yield node
+    for beneath in node.values():
+        if isinstance(beneath, dict):
+            yield from _file_nodes(beneath)
 
 
 def blockdev(image: DiskImage, node_name: str) -> dict[str, Any]:
@@ -158,13 +190,14 @@ def _look(
     if facts.backing is not None:
         beneath = _named(what, path, "backing file", facts.backing, allowed)
         _, backing = _look(what, beneath, allowed, readonly=True, as_format=facts.backing_format)
-    return facts, Layer(path, facts.format, data_file, backing)
+    return facts, Layer(path, facts.format, data_file, backing, whole=not facts.extents)
 
 
 def _named(what: str, image: Path, role: str, name: str, allowed: dict[str, Path]) -> Path:
     """The file that an image names, which must be an allowed one, and is used up with that."""
     found = None
-    if name and not re.match(r"[^/]*:", name):  # json:…, nbd://…: QEMU would take it for more than a path
+    # json:…, nbd://…: QEMU would take it for more than a path. No path has a NUL.
+    if name and "\0" not in name and not re.match(r"[^/]*:", name):
         found = allowed.pop(os.path.realpath(image.parent / name), None)
     if found is None:
         raise InvalidArgument(

@@ -1,24 +1,28 @@
 /*
- * guard OWNER_PIDFD [--uid UID --gid GID] -- COMMAND [ARGUMENT…]
+ * guard OWNER_PIDFD [--uid UID --gid GID] [--readonly FOLDER] -- COMMAND [ARGUMENT…]
  *
  * Runs COMMAND in a session of its own and ends it, with its whole process group, when the owner of the pidfd is gone,
  * however it went. Killing the guard ends COMMAND too. SIGTERM and SIGINT are passed on; the guard ends with COMMAND's exit
  * status, 128 + n when signal n ended it, 127 when there is no such command, 126 when it cannot be run.
  *
  * All fds but the pidfd are COMMAND's; the guard keeps only standard error, so that nobody waits for an end of file that
- * the guard holds back. The kernel's parent-death signal is safe here, unlike in a notebook: it is sent when the *thread*
+ * the guard holds back. --readonly has COMMAND see FOLDER and all below it read-only, for a program that cannot refuse writes
+ * itself; it takes root. A crash of COMMAND leaves no core file: it would hold a guest's memory. The kernel's parent-death signal is safe here, unlike in a notebook: it is sent when the *thread*
  * that forked ends, and the guard has only one.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/mount.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -33,12 +37,13 @@ struct options {
 	bool drop;
 	uid_t uid;
 	gid_t gid;
+	const char *readonly;
 	char **command;
 };
 
 static _Noreturn void usage(void)
 {
-	dprintf(STDERR_FILENO, "usage: guard OWNER_PIDFD [--uid UID --gid GID] -- COMMAND [ARGUMENT…]\n");
+	dprintf(STDERR_FILENO, "usage: guard OWNER_PIDFD [--uid UID --gid GID] [--readonly FOLDER] -- COMMAND [ARGUMENT…]\n");
 	_exit(EXIT_USAGE);
 }
 
@@ -70,6 +75,8 @@ static struct options parse(char **args)
 			options.uid = number(args[1]);
 		else if (strcmp(*args, "--gid") == 0 && (gid = true))
 			options.gid = number(args[1]);
+		else if (strcmp(*args, "--readonly") == 0 && args[1])
+			options.readonly = args[1];
 		else
 			usage();
 	}
@@ -88,6 +95,20 @@ static void die_with(pid_t guard)
 		_exit(EXIT_CANNOT_RUN);
 }
 
+/* In a mount namespace of COMMAND's own. What is mounted there later, on the host, does not come through. */
+static void make_readonly(const char *folder)
+{
+	struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
+	if (unshare(CLONE_NEWNS) < 0 || syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE,
+		    &(struct mount_attr){.propagation = MS_PRIVATE}, sizeof attributes) < 0)
+		fail("a mount namespace", EXIT_CANNOT_RUN);
+	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, folder, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	if (tree < 0 || syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes,
+			       sizeof attributes) < 0 ||
+	    syscall(SYS_move_mount, tree, "", AT_FDCWD, folder, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		fail(folder, EXIT_CANNOT_RUN);
+}
+
 static void drop_privileges(const struct options *options)
 {
 	if (setgroups(0, NULL) < 0 || setresgid(options->gid, options->gid, options->gid) < 0 ||
@@ -99,6 +120,9 @@ static _Noreturn void run(const struct options *options, pid_t guard, const sigs
 {
 	setsid();
 	die_with(guard);
+	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+	if (options->readonly)
+		make_readonly(options->readonly);
 	if (options->drop) {
 		drop_privileges(options);
 		die_with(guard); /* new credentials have cleared it */

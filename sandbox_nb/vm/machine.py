@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ from sandbox_nb.vm.attach import UNPLUG_TIMEOUT, Attached, Attachments
 from sandbox_nb.vm.backend import Backend, Host
 from sandbox_nb.vm.command import Fds, Spec
 from sandbox_nb.vm.console import Console
-from sandbox_nb.vm.monitor import Monitor
+from sandbox_nb.vm.monitor import Monitor, file_name
 from sandbox_nb.vm.obituary import obituary
 from sandbox_nb.vm.ports import RootPorts
 from sandbox_nb.vm.process import Child
 from sandbox_nb.vm.slots import Slots
 from sandbox_nb.vm.template import Template, copy_ram
+from sandbox_nb.vm.users import User
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +64,20 @@ class Machine:
 
     @classmethod
     async def spawn(
-        cls, spec: Spec, *, guard: Path, logs: Logs, folder: Path, template: Template | None = None
+        cls,
+        spec: Spec,
+        *,
+        guard: Path,
+        logs: Logs,
+        folder: Path,
+        template: Template | None = None,
+        user: User | None = None,
     ) -> Machine:
         """Start QEMU and return once it answers QMP; the guest is paused, nothing is plugged.
 
         ``folder`` is a private one, with a path short enough for sockets, that outlives the machine.
         With a template, the guest is the one that was saved, and its RAM is copied while QEMU starts.
+        With a ``user`` QEMU runs as that one, and can open nothing but what it is handed.
 
         Raises Unavailable with QEMU's own words when it ends instead, FailedPrecondition when it is too old or
         does not take the template.
@@ -83,15 +93,23 @@ class Machine:
             links.mkdir(mode=0o700, exist_ok=True)
             slots = os.open(links, os.O_PATH | os.O_DIRECTORY)
             given_away.callback(os.close, slots)
-            fds = Fds(ram=ram, qmp=qmp_qemu.fileno(), console=console_qemu.fileno(), slots=slots)
+            fds = Fds(
+                ram=ram,
+                qmp=qmp_qemu.fileno(),
+                console=console_qemu.fileno(),
+                kernel=_given(spec.kernel, given_away),
+                initrd=_given(spec.initrd, given_away),
+                slots=slots,
+            )
             log_file = logs.qemu.open("wb", buffering=0)
             undo.callback(log_file.close)
             child = Child.spawn(
                 command.argv(spec, fds, incoming=template is not None),
                 name="QEMU",
                 guard=guard,
-                pass_fds=(fds.ram, fds.qmp, fds.console, slots),
+                pass_fds=(fds.ram, fds.qmp, fds.console, fds.kernel, fds.initrd, slots),
                 log_file=log_file,
+                user=user,
             )
             given_away.close()
             filling = asyncio.ensure_future(_fill(ram, template))
@@ -104,7 +122,7 @@ class Machine:
                 await child.wait()
                 raise
             undo.pop_all()
-        machine = cls(child, console, ram, Host(monitor, Slots(links), folder, guard))
+        machine = cls(child, console, ram, Host(monitor, Slots(links), folder, guard, user))
         try:
             await filling
             if template is not None:
@@ -127,8 +145,7 @@ class Machine:
 
     async def plug_vsock(self, path: Path) -> None:
         """Plug the vsock device whose vhost-user socket is ``path``."""
-        backend = {"type": "socket", "data": {"addr": _unix_address(path), "server": False}}
-        await self.execute("chardev-add", {"id": "vsock-chardev", "backend": backend})
+        await self._monitor.connect_chardev("vsock-chardev", path)
         await self._ports.plug("vsock", {"driver": "vhost-user-vsock-pci", "chardev": "vsock-chardev"})
 
     async def plug_kernel_vsock(self, vhost: int, cid: int) -> None:
@@ -139,7 +156,9 @@ class Machine:
 
     async def plug_disk(self, name: str, path: Path, *, serial: str) -> None:
         """Plug the raw image ``path``, read-only, as a virtio disk with the serial number ``serial``."""
-        file = {"driver": "file", "filename": str(path), "read-only": True}
+        with path.open("rb", buffering=0) as image:
+            number = await self._monitor.give_file(image.fileno())
+        file = {"driver": "file", "filename": file_name(number), "read-only": True}
         node = {"driver": "raw", "node-name": name, "read-only": True, "file": file}
         await self.execute("blockdev-add", node)
         await self._ports.plug(f"{name}-dev", {"driver": "virtio-blk-pci", "drive": name, "serial": serial})
@@ -278,5 +297,14 @@ def _socket_pair(undo: ExitStack, given_away: ExitStack) -> tuple[socket.socket,
     return ours, theirs
 
 
-def _unix_address(path: Path) -> dict[str, Any]:
-    return {"type": "unix", "data": {"path": str(path)}}
+def _given(path: Path, given_away: ExitStack) -> int:
+    """A descriptor of a file to boot, which QEMU opens once more by that, whoever it runs as."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    given_away.callback(os.close, fd)
+    if os.fstat(fd).st_mode & stat.S_IROTH:
+        return fd
+    copy = os.memfd_create(path.name)
+    given_away.callback(os.close, copy)
+    while os.sendfile(copy, fd, None, 1 << 30):
+        pass
+    return copy

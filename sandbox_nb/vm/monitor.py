@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
@@ -16,6 +18,11 @@ from sandbox_nb.vm.obituary import obituary
 from sandbox_nb.vm.process import Child
 
 MIN_QEMU = (7, 2)
+
+
+def file_name(number: int) -> str:
+    """The name by which QEMU opens a file that it was given; see ``Monitor.give_file``."""
+    return f"/dev/fdset/{number}"
 
 
 Tap = Callable[[bool, bytes], None]
@@ -44,6 +51,7 @@ class Monitor:
     def __init__(self, qmp: _Client) -> None:
         self._qmp = qmp
         self._giving = asyncio.Lock()
+        self._sets = itertools.count()
 
     @classmethod
     async def connect(cls, sock: socket.socket, child: Child) -> Monitor:
@@ -81,16 +89,42 @@ class Monitor:
             raise Unavailable(f"QEMU is gone: {verb} was not answered") from error
 
     async def give_fd(self, fd: int, name: str) -> None:
-        """Hand QEMU a duplicate of a descriptor; commands that take one know it by ``name``.
+        """Hand QEMU a duplicate of a descriptor; commands that take one know it by ``name``."""
+        await self._hand_over(fd, "getfd", {"fdname": name})
 
-        QEMU keeps one descriptor until the next command takes it, so they are handed over one by one.
+    async def give_file(self, fd: int) -> int:
+        """Hand QEMU a duplicate of an open file, which it can open by the ``file_name`` of the number returned."""
+        number = next(self._sets)
+        await self._hand_over(fd, "add-fd", {"fdset-id": number})
+        return number
+
+    async def take_file(self, number: int) -> None:
+        """Have QEMU close what ``give_file`` gave it."""
+        await self.execute("remove-fd", {"fdset-id": number})
+
+    async def connect_chardev(self, identity: str, path: Path) -> None:
+        """Give QEMU a connection to the UNIX socket ``path`` as the character device ``identity``.
+
+        Raises FailedPrecondition when nobody listens there.
         """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            try:
+                sock.connect(str(path))
+            except OSError as error:
+                raise FailedPrecondition(f"nobody listens at {path}: {error.strerror}") from error
+            await self.give_fd(sock.fileno(), identity)
+        address = {"type": "fd", "data": {"str": identity}}
+        backend = {"type": "socket", "data": {"addr": address, "server": False}}
+        await self.execute("chardev-add", {"id": identity, "backend": backend})
+
+    async def _hand_over(self, fd: int, verb: str, arguments: dict[str, Any]) -> None:
+        # QEMU keeps one descriptor until the next command takes it, so they are handed over one by one.
         async with self._giving:
             try:
                 self._qmp.send_fd_scm(fd)
             except (QMPError, OSError) as error:
-                raise Unavailable(f"QEMU is gone: it cannot be given {name}") from error
-            await self.execute("getfd", {"fdname": name})
+                raise Unavailable(f"QEMU is gone: it cannot be given a descriptor for {verb}") from error
+            await self.execute(verb, arguments)
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """What QEMU tells on its own, until it is gone."""

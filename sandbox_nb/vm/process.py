@@ -19,6 +19,7 @@ from typing import IO
 
 from sandbox_nb.errors import FailedPrecondition, NotFound, ResourceExhausted
 from sandbox_nb.vm.ring import Ring
+from sandbox_nb.vm.users import User
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +56,20 @@ class Child:
         guard: Path,
         pass_fds: Sequence[int] = (),
         log_file: IO[bytes] | None = None,
+        user: User | None = None,
+        readonly: Path | None = None,
     ) -> Child:
         """Start ``argv`` under ``guard``, handing it ``pass_fds`` beside the standard three.
+
+        Root may start it as another ``user``, and so that it sees a folder ``readonly``.
 
         Raises NotFound when the program is not there, ResourceExhausted when descriptors, processes or memory are
         short, FailedPrecondition when it cannot be started for another reason.
         """
         with _own_pidfd() as owner:
-            command = [str(guard), str(owner), "--", *map(str, argv)]
+            flags = [] if user is None else ["--uid", str(user.uid), "--gid", str(user.gid)]
+            flags += [] if readonly is None else ["--readonly", str(readonly)]
+            command = [str(guard), str(owner), *flags, "--", *map(str, argv)]
             try:
                 process = subprocess.Popen(
                     command,

@@ -41,6 +41,26 @@ def prepare(filesystem: Filesystem) -> Share:
     return Share(filesystem, folder)
 
 
+async def through_virtiofs(filesystem: Filesystem, folder: Path, guard: Path) -> Virtiofsd | None:
+    """The virtiofsd that can share this; None when QEMU is to, through 9p. ``folder`` is a private one."""
+    program = await virtiofsd.find(folder, guard)
+    if program is None or (filesystem.readonly and not program.readonly and os.geteuid() != 0):
+        return None
+    return program
+
+
+def _check_open_to_all(filesystem: Filesystem, folder: Path) -> None:
+    """QEMU runs as a user who owns nothing, and through 9p the guest has QEMU's rights."""
+    needed = 0o005 if filesystem.readonly else 0o007
+    if any(parent.stat().st_mode & 0o001 == 0 for parent in folder.parents) or (
+        folder.stat().st_mode & needed != needed
+    ):
+        raise FailedPrecondition(
+            f"share {filesystem.tag!r}: {folder} is not open to all, and root's QEMU runs as a user of its own: "
+            "give the share at the start, or install virtiofsd"
+        )
+
+
 @dataclass
 class Share:
     """A folder ready to be shared."""
@@ -69,8 +89,8 @@ class Share:
 
     async def open(self, host: Host, identity: str) -> dict[str, Any]:
         """See Backend. Raises ResourceExhausted when no slot for 9p is left."""
-        program = await virtiofsd.find(host.folder, host.guard)
-        if program is not None and (program.readonly or not self.filesystem.readonly):
+        program = await through_virtiofs(self.filesystem, host.folder, host.guard)
+        if program is not None:
             self.how = "virtiofs"
             return await self._open_virtiofs(host, identity, program)
         self.how = "9p"
@@ -101,10 +121,8 @@ class Share:
         self._socket = host.folder / identity
         readonly = self.filesystem.readonly
         self._daemon = virtiofsd.spawn(program, self.folder, self._socket, host.guard, readonly=readonly)
-        address = {"type": "unix", "data": {"path": str(self._socket)}}
-        backend = {"type": "socket", "data": {"addr": address, "server": False}}
         try:
-            await host.monitor.execute("chardev-add", {"id": identity, "backend": backend})
+            await host.monitor.connect_chardev(identity, self._socket)
         except FailedPrecondition as error:
             words = self._daemon.log.tail(3)
             raise FailedPrecondition(
@@ -119,5 +137,7 @@ class Share:
             raise InvalidArgument(
                 f"tag={tag!r}: {MAX_9P_TAG} bytes are the most where a folder is shared through 9p, as here"
             )
+        if host.user is not None:
+            _check_open_to_all(self.filesystem, self.folder)
         self._slot = host.slots.take(self.folder, readonly=self.filesystem.readonly)
         return {"driver": "virtio-9p-pci", "fsdev": self._slot, "mount_tag": tag}

@@ -70,7 +70,9 @@ def spawn(program: Virtiofsd, folder: Path, path: Path, guard: Path, *, readonly
         listening.listen(1)
         fd = listening.fileno()
         argv = program.argv(folder, fd, readonly=readonly)
-        return Child.spawn(argv, name="virtiofsd", guard=guard, pass_fds=(fd,))
+        # Root has one that cannot refuse writes see the folder read-only.
+        by_mount = folder if readonly and not program.readonly else None
+        return Child.spawn(argv, name="virtiofsd", guard=guard, pass_fds=(fd,), readonly=by_mount)
 
 
 def _candidates() -> list[Path]:

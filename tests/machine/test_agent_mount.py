@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 from devices import VIRTIOFSD, Disk, Share9p, ShareVirtiofs
+from support import qemu_as_who_we_are
 
 from sandbox_nb import AsyncSandbox, FailedPrecondition, NotFound
 from sandbox_nb.guest.proto.mount_pb2 import MountAllRequest, MountSpec, UnmountRequest
@@ -41,7 +42,8 @@ class Guest:
 @contextlib.asynccontextmanager
 async def started(**options):
     async with AsyncSandbox() as sandbox:
-        await sandbox.start(**options)
+        with qemu_as_who_we_are():
+            await sandbox.start(**options)
         yield Guest(sandbox, await sandbox.client())
 
 

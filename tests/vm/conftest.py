@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from support import qemu_as_who_we_are
 
 from sandbox_nb import Sandbox
 from sandbox_nb.devices import named
@@ -72,7 +75,10 @@ class Rig:
 @pytest.fixture(scope="module")
 def rig():
     """A machine for the tests of a module; each leaves it with nothing attached."""
-    with Sandbox.started(name="rig") as sandbox:
+    with contextlib.ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox("rig"))
+        with qemu_as_who_we_are():
+            sandbox.start()
         yield Rig(sandbox)
 
 

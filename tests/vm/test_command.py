@@ -15,7 +15,7 @@ from sandbox_nb.vm.architecture import AARCH64, X86_64
 from sandbox_nb.vm.command import Fds, Spec
 
 SPEC = Spec(X86_64, Path("/usr/bin/qemu-system-x86_64"), "tcg", 1, 256, Path("/i/vmlinux"), Path("/i/initrd"))
-FDS = Fds(ram=7, qmp=8, console=9)
+FDS = Fds(ram=7, qmp=8, console=9, kernel=10, initrd=11)
 
 
 def values(argv: list[str], flag: str) -> list[str]:
@@ -62,11 +62,13 @@ def test_the_agents_flags_stand_behind_the_kernels():
 
 
 def test_only_descriptor_numbers_differ_between_two_machines_of_a_kind():
-    first, second = command.argv(SPEC, FDS), command.argv(SPEC, Fds(ram=17, qmp=18, console=19))
+    first, second = command.argv(SPEC, FDS), command.argv(SPEC, Fds(17, 18, 19, 20, 21))
     assert [a for a, b in zip(first, second, strict=True) if a != b] == [
         "memory-backend-file,id=ram,size=256M,mem-path=/proc/self/fd/7,share=on",
         "socket,id=qmp,fd=8",
         "socket,id=console,fd=9",
+        "/proc/self/fd/10",
+        "/proc/self/fd/11",
     ]
 
 
