@@ -7,7 +7,6 @@ import os
 import subprocess
 
 import pytest
-from support import descendants
 
 from sandbox_nb.devices import Disk, DiskFlags
 from sandbox_nb.errors import (
@@ -162,33 +161,3 @@ def test_a_guest_that_does_not_let_go_is_waited_for_in_bounds(machine, tmp_path)
         machine.wait(machine.machine.resume())
     machine.detach("d")
     assert machine.machine.devices == []
-
-
-ROUNDS = [10, pytest.param(200, marks=pytest.mark.soak)]
-
-
-@pytest.mark.parametrize("rounds", ROUNDS)
-@pytest.mark.timeout(600)
-def test_rounds_of_coming_and_going_leak_nothing(machine, tmp_path, rounds):
-    qemu_img("create", "-f", "qcow2", tmp_path / "image", "8M")
-    (qemu,) = descendants(machine.machine.child.pid)
-
-    def held():
-        return (
-            len(os.listdir(f"/proc/{qemu}/fd")),
-            sorted(os.listdir(machine.folder)),
-            len(os.listdir("/proc/self/fd")),
-        )
-
-    def one_round(index):
-        machine.attach(Disk("d", tmp_path / "image"))
-        machine.sh(f"echo {index} > {machine.disk('d')} && sync")
-        machine.detach("d")
-
-    one_round(-1)
-    before = held()
-    for index in range(rounds):
-        one_round(index)
-    assert held() == before
-    assert content_of(tmp_path / "image", "qcow2").startswith(f"{rounds - 1}\n".encode())
-    assert machine.sh("ls /sys/block | grep -c vd || true") == "0"
