@@ -20,7 +20,7 @@ setup-dev: setup $(VENV)/.setup-dev ## what the tests need on top: browser, Go, 
 $(VENV)/.setup: pyproject.toml scripts/system-packages $(NATIVE)
 	scripts/system-packages run
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python scripts/install.py lab
+	$(BIN)/python scripts/install.py lab,pool
 	touch $@
 
 $(VENV)/.setup-dev: $(VENV)/.setup
