@@ -115,11 +115,10 @@ def applets(busybox: bytes) -> list[str]:
 def module_entries(selection: Selection) -> Iterator[tree.Entry]:
     """Yield the modules, what modprobe needs to find them, and the agent's lists."""
     folder = f"lib/modules/{selection.release}"
-    modules = (*selection.boot, *selection.late)
-    parents = {parent for module in modules for parent in _parents(f"{folder}/{module.path}")}
+    parents = {parent for module in selection.all for parent in _parents(f"{folder}/{module.path}")}
     yield from map(tree.directory, sorted(parents | {"lib", "lib/modules", folder, "etc/sandbox_nb"}))
-    for module in modules:
-        yield tree.file(f"{folder}/{module.path}", module.data)
+    for module in selection.all:
+        yield tree.file(f"{folder}/{module.file}", module.content)
     yield tree.file(f"{folder}/modules.dep", selection.dep())
     yield tree.file(f"{folder}/modules.alias", selection.alias())
     yield tree.file(f"{folder}/modules.builtin", selection.builtin)

@@ -7,16 +7,17 @@ underscores are the same in a module's name (modprobe(8)).
 
 from __future__ import annotations
 
+import lzma
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 
 from sandbox_nb.errors import InvalidArgument, NotFound
 from sandbox_nb.guest import compression
 
-__all__ = ["BOOT", "LATE", "Module", "Selection", "select"]
+__all__ = ["BOOT", "LATE", "RARE", "Module", "Selection", "select"]
 
 BOOT = ("virtio_pci", "vmw_vsock_virtio_transport")
 """Without these the agent cannot dial the host."""
@@ -44,6 +45,9 @@ LATE = (
 )
 """What devices and file systems need, loaded once the agent is up. A kernel without one does without."""
 
+RARE = ("xfs",)
+"""Large, and seldom needed: packed in the image (4.2 MB to 0.6), and loaded when the kernel asks for it."""
+
 _SIGNED = b"~Module signature appended~\n"
 _SIGNATURE_HEADER = 12  # struct module_signature (include/linux/module_signature.h)
 
@@ -56,6 +60,18 @@ class Module:
 
     path: str
     data: bytes = field(repr=False)
+    packed: bool = False
+    """Whether it is kept packed in the image. modprobe unpacks it, the kernel could not."""
+
+    @property
+    def file(self) -> str:
+        """Its path in the image, below /lib/modules/<release>."""
+        return f"{self.path}.xz" if self.packed else self.path
+
+    @property
+    def content(self) -> bytes:
+        """What is in that file. busybox's modprobe knows no other check sum."""
+        return lzma.compress(self.data, check=lzma.CHECK_CRC32) if self.packed else self.data
 
     @property
     def name(self) -> str:
@@ -84,38 +100,44 @@ class Module:
 class Selection:
     """The modules of an image.
 
-    ``boot`` and ``late`` are in load order and share none; ``missing`` names those of LATE that the kernel lacks.
+    ``boot``, ``late`` and ``rare`` are in load order and share none; ``missing`` names what the kernel lacks.
     """
 
     release: str
     boot: tuple[Module, ...]
     late: tuple[Module, ...]
+    rare: tuple[Module, ...]
     missing: tuple[str, ...]
     builtin: str
 
+    @property
+    def all(self) -> tuple[Module, ...]:
+        """Every module of the image."""
+        return (*self.boot, *self.late, *self.rare)
+
     def dep(self) -> str:
         """Return the text of modules.dep: each module and all that it needs, the nearest first."""
-        modules = {module.name: module for module in (*self.boot, *self.late)}
+        modules = {module.name: module for module in self.all}
         lines = []
         for module in sorted(modules.values(), key=lambda module: module.path):
-            needs = [modules[name].path for name in reversed(_closure(module, modules))]
-            lines.append(" ".join([f"{module.path}:", *needs]))
+            needs = [modules[name].file for name in reversed(_closure(module, modules))]
+            lines.append(" ".join([f"{module.file}:", *needs]))
         return "".join(f"{line}\n" for line in lines)
 
     def alias(self) -> str:
         """Return the text of modules.alias."""
-        modules = sorted((*self.boot, *self.late), key=lambda module: module.path)
+        modules = sorted(self.all, key=lambda module: module.path)
         return "".join(f"alias {alias} {module.name}\n" for module in modules for alias in module.aliases)
 
 
 def missing(files: Mapping[str, bytes]) -> list[str]:
-    """Return those of BOOT and LATE that are neither in ``files`` (see ``select``) nor built in."""
+    """Return those of BOOT, LATE and RARE that are neither in ``files`` (see ``select``) nor built in."""
     loader = _Loader(files)
-    return [name for name in (*BOOT, *LATE) if not loader.has(name)]
+    return [name for name in (*BOOT, *LATE, *RARE) if not loader.has(name)]
 
 
 def select(files: Mapping[str, bytes], release: str, *, signed: bool) -> Selection:
-    """Choose BOOT and LATE with all they depend on from ``files``.
+    """Choose BOOT, LATE and RARE with all they depend on from ``files``.
 
     ``files`` is the content of /lib/modules/<release>: relative paths and, read when asked for, what is in
     them. Their signatures are kept when ``signed``. To verify them takes half the time of loading a module
@@ -130,7 +152,9 @@ def select(files: Mapping[str, bytes], release: str, *, signed: bool) -> Selecti
     loader = _Loader(files, signed=signed)
     boot = loader.load(BOOT)
     late = loader.load(name for name in LATE if loader.has(name))
-    return Selection(release, boot, late, tuple(missing(files)), loader.builtin)
+    rare = loader.load(name for name in RARE if loader.has(name))
+    packed = tuple(replace(module, packed=True) for module in rare)
+    return Selection(release, boot, late, packed, tuple(missing(files)), loader.builtin)
 
 
 class _Loader:

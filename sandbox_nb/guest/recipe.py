@@ -29,7 +29,7 @@ __all__ = ["ARCHES", "NAMES", "Recipe"]
 NAMES = ("base", "python")
 ARCHES = ("x86_64", "aarch64")
 
-_LAYOUT = 4
+_LAYOUT = 5
 """Part of every key; counts up when other things are made of the same inputs (modules chosen, files in /etc …)."""
 
 

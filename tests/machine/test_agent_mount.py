@@ -161,6 +161,15 @@ async def test_what_is_on_a_disk_is_found_out(folder, tmp_path, kind):
         assert f" {kind} " in await guest.sh("grep ' /image ' /proc/mounts")
 
 
+async def test_a_rare_file_system_is_loaded_when_it_is_asked_for(ext4):
+    async with started() as guest:
+        assert "xfs" not in await guest.sh("cat /proc/filesystems")
+        await guest.machine.attach("data", Disk(ext4, "data"))
+        with pytest.raises(FailedPrecondition, match="holds no file system of that type"):
+            await guest.mount(f"{BY_ID}data", "/data", kind="xfs")
+        assert "xfs" in await guest.sh("cat /proc/filesystems")
+
+
 async def test_an_empty_disk_and_one_that_is_read_only_are_told_what_to_do(ext4, tmp_path):
     (tmp_path / "empty").write_bytes(bytes(1 << 20))
     async with started() as guest:

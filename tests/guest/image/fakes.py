@@ -23,6 +23,7 @@ LATE = (
     *("crc32c_generic", "virtio_blk", "virtio_net", "virtio_console", "9p", "9pnet_virtio", "virtiofs", "overlay"),
     *("erofs", "squashfs", "ext4", "isofs", "loop", "vmgenid", "qemu_fw_cfg", "virtio_rng", "virtio_balloon"),
 )
+RARE = ("xfs",)
 BUILTIN = "kernel/net/packet/af_packet.ko\nkernel/net/ipv6/ipv6.ko\n"
 COMPRESS = {"gzip": gzip.compress, "xz": lzma.compress, "zstd": zstd.compress, "none": bytes}
 
@@ -100,7 +101,7 @@ def modules_tree(*, without: tuple[str, ...] = (), suffix: str = ".ko") -> dict[
             "vmw_vsock_virtio_transport", "virtio,virtio_ring,vsock"
         ),
     }
-    for name in LATE:
+    for name in (*LATE, *RARE):
         needs = "virtio,virtio_ring" if name.startswith("virtio_") else ""
         files[f"kernel/some/{name.replace('_', '-')}"] = module(name, needs, (f"fs-{name}",))
     kept = {f"{path}{suffix}": pack(data) for path, data in files.items() if path.split("/")[-1] not in without}

@@ -49,6 +49,8 @@ def test_the_initrd_is_laid_out_as_the_agent_and_modprobe_expect(tmp_path):
     for path in boot + late:
         assert path.startswith(f"/lib/modules/{fakes.RELEASE}/kernel/")
         assert (root / path[1:]).is_file()
+    for line in (root / f"lib/modules/{fakes.RELEASE}/modules.dep").read_text().splitlines():
+        assert (root / f"lib/modules/{fakes.RELEASE}" / line.split(":")[0]).is_file()
     assert (root / f"lib/modules/{fakes.RELEASE}/modules.builtin").read_text() == fakes.BUILTIN
     assert (root / "root").stat().st_mode & 0o777 == 0o700
     assert (root / "tmp").stat().st_mode & 0o7777 == 0o1777

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+
 import pytest
 
 from sandbox_nb.errors import InvalidArgument, NotFound
@@ -55,6 +57,25 @@ def test_a_module_a_machine_can_do_without_is_only_noted():
 def test_a_module_without_which_the_agent_cannot_dial_is_an_error():
     with pytest.raises(NotFound, match="virtio_pci, which the machine needs"):
         select(fakes.modules_tree(without=("virtio_pci",)))
+
+
+def test_a_rare_module_is_packed_and_left_to_modprobe():
+    files = fakes.modules_tree()
+    files["kernel/some/xfs.ko"] = fakes.module("xfs", "only_xfs,virtio", ("fs-xfs",))
+    files["kernel/some/only_xfs.ko"] = fakes.module("only_xfs")
+    chosen = select(files)
+    assert names(chosen.rare) == ["only_xfs", "xfs"]
+    assert not {"only_xfs", "xfs"} & {*names(chosen.boot), *names(chosen.late)}
+    _, xfs = chosen.rare
+    assert lzma.decompress(xfs.content) == xfs.data
+    lines = dict(line.split(":") for line in chosen.dep().splitlines())
+    needs = {
+        "kernel/some/only_xfs.ko.xz",
+        "kernel/drivers/virtio/virtio.ko",
+        "kernel/drivers/virtio/virtio_ring.ko",
+    }
+    assert {*lines["kernel/some/xfs.ko.xz"].split()} == needs
+    assert "alias fs-xfs xfs" in chosen.alias().splitlines()
 
 
 def test_a_dependency_that_is_not_there_is_an_error():
