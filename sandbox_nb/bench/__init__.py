@@ -16,7 +16,7 @@ from typing import Any
 
 from sandbox_nb.errors import InvalidArgument, SandboxError
 
-SECTIONS = ("machine", "ttrpc", "vsock", "terminal")
+SECTIONS = ("machine", "files", "ttrpc", "vsock", "terminal")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """How fast trees are copied, beside what one would do without: ``tar | sb.run("tar x")`` and back.
 
-The files have 100 KiB, as those of a GiB in 10,000 do; in the guest they lie in memory, so that no disk is measured.
+The files have 100 KiB, as those of a GiB in 10,000 do; in the guest they lie in memory, so that no disk is
+measured.
 """
 
 from __future__ import annotations
