@@ -240,22 +240,43 @@ class RawProcess:
         process = cls(service, start, f"p-{secrets.token_hex(8)}", explained)
         request = start.request(process.id)
         try:
-            await process._open_pipes(request, start, open_stream)
-            process.pid = await process._start(request)
+            await process._begin(request, process._name_pipes(request, start), open_stream)
             process._watch()
         except BaseException:
             process.close()
             raise
         return process
 
-    async def _start(self, request: StartRequest) -> int:
+    async def _begin(self, request: StartRequest, pipes: Mapping[int, str], open_stream: OpenStream) -> None:
+        """Open the pipes and start the process, all at once: the agent waits for streams that come later."""
+
+        async def open_one(number: int, identity: str) -> None:
+            # Kept the moment it is open, so that whoever is cancelled meanwhile closes it.
+            self.sockets[number] = await open_stream(identity)
+
+        failure = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, identity in pipes.items():
+                    group.create_task(open_one(number, identity))
+                group.create_task(self._start(request))
+        except BaseExceptionGroup as failed:
+            failure = failed.exceptions[0]
+        if failure is not None:
+            if self.pid:
+                await self.kill()
+            # Here, where the group is not its context: IPython shows errors that have one as bare tracebacks.
+            raise failure
+
+    async def _start(self, request: StartRequest) -> None:
         starting = asyncio.ensure_future(self._service.start(request))
         try:
-            return (await asyncio.shield(starting)).pid
+            self.pid = (await asyncio.shield(starting)).pid
         except asyncio.CancelledError:
             # The guest starts it all the same; what nobody waits for may not run on.
-            with contextlib.suppress(SandboxError):
-                await starting
+            with contextlib.suppress(SandboxError, TimeoutError):
+                async with asyncio.timeout(KILL_TIMEOUT):
+                    await starting
                 await self.kill()
             raise
 
@@ -273,7 +294,8 @@ class RawProcess:
             return None
         return task.result()
 
-    async def _open_pipes(self, request: StartRequest, start: Start, open_stream: OpenStream) -> None:
+    def _name_pipes(self, request: StartRequest, start: Start) -> dict[int, str]:
+        """Say in ``request`` where the standard files go; return the streams to open for them, by number."""
         wanted: dict[int, str] = {}
         for number, (name, value) in enumerate(
             (("stdin", start.stdin), ("stdout", start.stdout), ("stderr", start.stderr))
@@ -291,17 +313,7 @@ class RawProcess:
             request.stdin, request.stderr = request.stdout, ""
         elif start.stderr == STDOUT:
             request.stderr = request.stdout
-
-        async def open_one(number: int, identity: str) -> None:
-            # Kept the moment it is open, so that whoever is cancelled meanwhile closes it.
-            self.sockets[number] = await open_stream(identity)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number, identity in wanted.items():
-                    group.create_task(open_one(number, identity))
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        return wanted
 
     @property
     def returncode(self) -> int | None:

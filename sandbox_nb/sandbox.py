@@ -30,11 +30,14 @@ from sandbox_nb.guest.proto.events_ttrpc import EventsClient
 from sandbox_nb.guest.proto.files_ttrpc import FilesClient
 from sandbox_nb.guest.proto.power_ttrpc import PowerClient
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
+from sandbox_nb.guest.proto.stats_pb2 import GetRequest
+from sandbox_nb.guest.proto.stats_ttrpc import StatsClient
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.guest.proto.system_ttrpc import SystemClient
 from sandbox_nb.hardware import AttachedDevice, Devices
 from sandbox_nb.host import Progress
 from sandbox_nb.launch import Running, launch
+from sandbox_nb.lens.recorder import AsyncLens
 from sandbox_nb.options import Option, Options
 from sandbox_nb.process import (
     DEVNULL,
@@ -48,6 +51,7 @@ from sandbox_nb.process import (
     Sink,
     Start,
 )
+from sandbox_nb.stats import Connection, Stats
 from sandbox_nb.ttrpc import Client
 
 __all__ = ["AsyncSandbox", "SandboxProtocol", "State"]
@@ -116,6 +120,7 @@ class AsyncSandbox:
         self._running: Running | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._forwarder: Forwarder | None = None
+        self._lens: AsyncLens | None = None
 
     # The reference interface's verbs
 
@@ -412,6 +417,35 @@ class AsyncSandbox:
         """What happens to processes of the guest from now on. Raises FailedPrecondition unless running."""
         return AsyncEvents(EventsClient(self._use().client).stream(), self._explained)
 
+    async def stats(self, *, processes: bool = False) -> Stats:
+        """How busy the guest is: counters since its boot, and its processes if they are asked for."""
+        async with self._explained():
+            return Stats.of(await StatsClient(self._use().client).get(GetRequest(processes=processes)))
+
+    async def connections(self) -> list[Connection]:
+        """The vsock connections with their credit; none are told where the host's kernel carries them."""
+        async with self._explained():
+            numbers = await self._use().link.statistics() or {"streams": []}
+        return [Connection.of(stream) for stream in numbers["streams"]]
+
+    @property
+    def forwards(self) -> list[AsyncForward]:
+        """What is forwarded now."""
+        return self._forwarder.forwards if self._forwarder is not None else []
+
+    async def trace(self) -> AsyncLens:
+        """Record what crosses between the host and the machine from now on: calls, packets, QMP messages.
+
+        Ends with the object, ``async with`` or ``close``, or with the machine. Raises FailedPrecondition when it
+        is recorded already.
+        """
+        running = self._use()
+        if self._lens is not None and not self._lens.closed:
+            raise FailedPrecondition(f"{self.name} is being traced already; close that lens first")
+        async with self._explained():
+            self._lens = await AsyncLens.open(running.client, running.machine, running.link)
+        return self._lens
+
     @property
     def boot(self) -> Boot:
         """How the machine came up. Raises FailedPrecondition when it never did."""
@@ -517,7 +551,9 @@ class AsyncSandbox:
         with contextlib.suppress(Unavailable, DeadlineExceeded, TimeoutError):
             async with asyncio.timeout(timeout):
                 await PowerClient(running.client).off()
-                await running.machine.wait_gone()
+                # The agent hangs up once all is written and unmounted. The guest's kernel would take its devices
+                # down now, one by one and for nobody.
+                await running.client.wait_closed()
 
     async def _finish_stop(self) -> None:
         # One piece of work that goes on when the stop is cancelled, so that the state never stays STOPPING.
@@ -532,6 +568,8 @@ class AsyncSandbox:
         forwarder, self._forwarder = self._forwarder, None
         if forwarder is not None:
             await forwarder.close()
+        if self._lens is not None:
+            await self._lens.close()
         if running is not None:
             await running.close()
 

@@ -63,6 +63,7 @@ static _Noreturn void switch_off(void)
 	sync();
 	if (mounts)
 		unmount_all(mounts);
+	rpc_end(); /* all is written: the host need not wait for the kernel to take its devices down */
 	reboot(RB_POWER_OFF);
 	die("power off");
 }

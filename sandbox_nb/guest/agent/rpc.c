@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define MAX_CALLS 1024
@@ -365,4 +366,15 @@ void rpc_drain(void)
 			return;
 		buffer_drop(&out, (size_t)n);
 	}
+}
+
+void rpc_end(void)
+{
+	struct pollfd poller = {.fd = connection.fd, .events = POLLIN};
+	uint64_t until = monotonic_ns() + DRAIN_MS * NS_PER_MS;
+	uint8_t rest[512];
+	if (!connected || shutdown(connection.fd, SHUT_WR) < 0)
+		return;
+	while (monotonic_ns() < until && poll(&poller, 1, DRAIN_MS) > 0 && read(connection.fd, rest, sizeof rest) > 0)
+		;
 }

@@ -68,4 +68,10 @@ void rpc_nudge(void);
 /* Waits, at most a moment, until all answers are on their way. Only for the way out. */
 void rpc_drain(void);
 
+/*
+ * Tells the host that nothing more comes, and waits, at most a moment, until it has hung up: so it has all that was said.
+ * A kernel that powers off forgets what it has not sent yet. Only for the way out.
+ */
+void rpc_end(void);
+
 #endif
