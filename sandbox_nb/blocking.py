@@ -21,9 +21,11 @@ from sandbox_nb.forward import Forward
 from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.hardware import AttachedDevice, Devices
 from sandbox_nb.host import Progress
+from sandbox_nb.lens.recorder import Lens
 from sandbox_nb.options import Option, Options
 from sandbox_nb.process import Command, Completed, Echo, RawProcess, RunKeywords, Sink, describe
 from sandbox_nb.sandbox import AsyncSandbox, State
+from sandbox_nb.stats import Connection, Stats
 from sandbox_nb.ttrpc import Client
 
 if TYPE_CHECKING:
@@ -193,6 +195,18 @@ class Sandbox:
             return self.asynchronous.events()
 
         return Events(self.runner.wait(subscribe()), self.runner.wait)
+
+    def stats(self, *, processes: bool = False) -> Stats:
+        """How busy the guest is: counters since its boot, and its processes if they are asked for."""
+        return self.runner.wait(self.asynchronous.stats(processes=processes))
+
+    def connections(self) -> list[Connection]:
+        """The vsock connections with their credit; none are told where the host's kernel carries them."""
+        return self.runner.wait(self.asynchronous.connections())
+
+    def trace(self) -> Lens:
+        """Record what crosses between the host and the machine from now on: calls, packets, QMP messages."""
+        return Lens(self.runner.wait(self.asynchronous.trace()), self.runner.wait)
 
     @property
     def asynchronous(self) -> AsyncSandbox:

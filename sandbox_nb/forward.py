@@ -163,6 +163,11 @@ class Forwarder:
             self._accepting = asyncio.create_task(self._accept())
         return forward
 
+    @property
+    def forwards(self) -> list[AsyncForward]:
+        """What is forwarded now, by the host's ports; those that the guest listens for last."""
+        return sorted(self._forwards, key=lambda forward: forward.port or 1 << 16)
+
     async def port_of(self, target: int) -> int:
         """A port of the host that leads to a port of the guest: of a forward that is there, or a new one."""
         for forward in self._forwards:

@@ -18,7 +18,7 @@ from traitlets.config import Configurable
 from sandbox_nb import tools
 from sandbox_nb.errors import NotFound, SandboxError
 from sandbox_nb.grammar import UsageError
-from sandbox_nb.notebook.magics import calling, commands, lifecycle, looking, plugging, words
+from sandbox_nb.notebook.magics import calling, commands, lifecycle, looking, plugging, tracing, words
 from sandbox_nb.notebook.magics.completion import Completer, matcher_of
 from sandbox_nb.notebook.magics.overview import overview
 from sandbox_nb.notebook.magics.session import Session
@@ -33,7 +33,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
     "a machine": lifecycle.VERBS,
     "in it": (*commands.VERBS, *calling.VERBS),
     "between it and the host": plugging.VERBS,
-    "watch": looking.VERBS,
+    "watch": (*looking.VERBS, *tracing.VERBS),
 }
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import json
-import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import InvalidArgument, NotFound
 from sandbox_nb.grammar import Parser, UsageError
-from sandbox_nb.guest import proto
+from sandbox_nb.guest import methods as agent
 from sandbox_nb.notebook.magics.session import Session
 from sandbox_nb.notebook.magics.verbs import COMPLETE_METHOD, Cell, Verb, complete, variable
 from sandbox_nb.suggest import did_you_mean
@@ -56,13 +54,7 @@ def call(session: Session, arguments: argparse.Namespace) -> None:
 @functools.cache
 def methods() -> dict[str, MethodDescriptor]:
     """Every method of the agent by ``Service.Method``."""
-    found = {}
-    for module in pkgutil.iter_modules(proto.__path__):
-        if module.name.endswith("_pb2"):
-            file = importlib.import_module(f"{proto.__name__}.{module.name}").DESCRIPTOR
-            for service in file.services_by_name.values():
-                found.update({f"{service.name}.{method.name}": method for method in service.methods})
-    return found
+    return {f"{method.containing_service.name}.{method.name}": method for method in agent.methods()}
 
 
 def find(text: str) -> MethodDescriptor:

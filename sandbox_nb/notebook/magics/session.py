@@ -10,6 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from sandbox_nb.background import BACKGROUND
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import FailedPrecondition, InvalidArgument, NotFound
+from sandbox_nb.lens.recorder import Lens
 from sandbox_nb.forward import Forward
 from sandbox_nb.notebook.nested_loop import LoopRunner
 from sandbox_nb.notebook.spool import SpoolFolder
@@ -34,6 +35,8 @@ class Session:
         self.spools = SpoolFolder()
         self.forwards: dict[str, dict[int, Forward]] = {}
         """The ports of this host that lead to a sandbox, by its name. They end with the machine."""
+        self.lenses: dict[str, Lens] = {}
+        """The latest lens on each machine that was traced, by name."""
         self._lent: set[str] = set()
 
     # Sandboxes
@@ -95,6 +98,7 @@ class Session:
             if name not in self._lent:
                 self.end(sandbox)
         self.sandboxes.clear()
+        self.lenses.clear()
         self.spools.remove()
 
     def _borrow(self, name: str) -> Sandbox:
