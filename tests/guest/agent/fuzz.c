@@ -4,7 +4,9 @@
  * Built with AddressSanitizer and UBSan, which end it when a reader leaves its bounds. Besides, every input must read the
  * same whatever the pieces: one at once, and cut at random.
  */
+#include "address.h"
 #include "handshake.h"
+#include "mount_options.h"
 #include "pb.h"
 #include "ttrpc.h"
 
@@ -145,6 +147,77 @@ static void make_handshake(struct buffer *out)
 	buffer_append(out, id, len);
 }
 
+static void mutate(struct buffer *input)
+{
+	for (size_t n = below(6); n > 0 && input->len > 0; n--)
+		input->at[below(input->len)] = below(3) ? (uint8_t)next_random() : (uint8_t[]){0, 0x7f, 0x80, 0xff}[below(4)];
+	if (input->len > 0 && below(4) == 0)
+		input->len = 1 + below(input->len);
+}
+
+/* In an allocation of its own size, so that a byte too many is seen. */
+static struct bytes tight_copy(const struct buffer *input)
+{
+	uint8_t *copy = malloc(input->len);
+	memcpy(copy, input->at, input->len);
+	return (struct bytes){copy, input->len};
+}
+
+/* What was taken for an address is written and read as the same one. */
+static void read_address(struct bytes text, bool prefix)
+{
+	struct address address, again;
+	char out[ADDRESS_TEXT_MAX];
+	if (!address_parse(text, prefix, &address))
+		return;
+	address_text(&address, prefix, out);
+	if (!address_parse((struct bytes){(uint8_t *)out, strlen(out)}, prefix, &again) ||
+	    again.family != address.family || again.prefix != address.prefix)
+		abort();
+}
+
+static void read_mac(struct bytes text)
+{
+	uint8_t mac[MAC_SIZE];
+	char out[MAC_TEXT_MAX];
+	if (!mac_parse(text, mac))
+		return;
+	mac_text(mac, out);
+	for (size_t i = 0; i < text.len; i++)
+		if ((text.at[i] | 0x20) != (out[i] | 0x20))
+			abort();
+}
+
+/* Every option is a flag or, with its comma, in the data, which is a string of at most a page. */
+static void read_options(struct bytes text)
+{
+	static struct mount_options options;
+	options = (struct mount_options){0};
+	for (unsigned n = below(60); n > 0; n--)
+		mount_options_add(&options, text);
+	if (strnlen(options.data, sizeof options.data) == sizeof options.data)
+		abort();
+}
+
+static void check_texts(void)
+{
+	static const char *const texts[] = {
+		"10.0.0.2/24", "fd00::2:3/64", "::ffff:1.2.3.4/128", "255.255.255.255", "52:54:00:00:0A:01",
+		"ro,nosuid,,noatime,size=64k,x-mount=1,rbind,rprivate",
+	};
+	struct buffer input = {0};
+	const char *text = texts[below(ARRAY_SIZE(texts))];
+	buffer_append(&input, text, strlen(text));
+	if (below(4))
+		mutate(&input);
+	struct bytes copy = tight_copy(&input);
+	read_address(copy, below(2));
+	read_mac(copy);
+	read_options(copy);
+	free((uint8_t *)copy.at);
+	buffer_free(&input);
+}
+
 /* Behind a payload over the limit, of any size up to the reserved byte, the next frame is found again. */
 static void check_too_large(void)
 {
@@ -171,14 +244,6 @@ static void check_too_large(void)
 	free(input);
 }
 
-static void mutate(struct buffer *input)
-{
-	for (size_t n = below(6); n > 0 && input->len > 0; n--)
-		input->at[below(input->len)] = below(3) ? (uint8_t)next_random() : (uint8_t[]){0, 0x7f, 0x80, 0xff}[below(4)];
-	if (input->len > 0 && below(4) == 0)
-		input->len = 1 + below(input->len);
-}
-
 static void check(const char *what, uint64_t one, uint64_t other, const struct buffer *input)
 {
 	if (one == other)
@@ -198,6 +263,7 @@ int main(int argc, char **argv)
 		struct buffer input = {0};
 		if (round % 2000 == 0)
 			check_too_large();
+		check_texts();
 		make_frames(&input);
 		mutate(&input);
 		check("frames", feed_frames(input.at, input.len, MAX_INPUT), feed_frames(input.at, input.len, 1 + below(20)),

@@ -172,6 +172,26 @@ async def test_what_cannot_be_is_refused_and_changes_nothing(agent, tmp_path, fi
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("offset", "magic", "known"),
+    [
+        (1080, b"\x53\xef", True),  # ext4
+        (1024, b"\xe2\xe1\xf5\xe0", True),  # erofs
+        (0, b"hsqs", True),
+        (0, b"XFSB", True),
+        (32769, b"CD001", True),
+        (1, b"XFSB", False),
+        (0, b"XFS", False),
+        (0, b"", False),
+    ],
+)
+async def test_a_file_system_is_known_by_its_magic(agent, tmp_path, offset, magic, known):
+    """What is known is mounted, for which a file is no device; what is not is said."""
+    (tmp_path / "image").write_bytes(bytes(offset) + magic)
+    error = await refused(mount(agent, MountSpec(source=str(tmp_path / "image"), target=str(tmp_path / "x"))))
+    assert ("it holds none of" in error.message) is not known
+
+
 async def test_64_mounts_are_the_most(agent, tmp_path):
     error = await refused(mount(agent, *[tmpfs(tmp_path / str(n)) for n in range(65)]))
     assert error.code == Code.INVALID_ARGUMENT
