@@ -42,6 +42,17 @@ def test_nothing_is_there_that_was_not_asked_for():
     assert not {"-nic", "-net", "-netdev", "-drive", "-hda"} & set(argv)
 
 
+def test_folders_can_be_shared_later_through_links_in_an_inherited_folder():
+    assert values(command.argv(SPEC, FDS), "-fsdev") == []
+    slots = values(command.argv(SPEC, replace(FDS, slots=12)), "-fsdev")
+    assert len(slots) == 8
+    for slot in slots:
+        name = slot.partition("id=")[2].partition(",")[0]
+        assert f"path=/proc/self/fd/12/{name}," in slot
+        assert "security_model=none" in slot
+        assert ("readonly=on" in slot) == name.startswith("ro")
+
+
 def test_the_sandbox_of_qemu_is_on():
     (sandbox,) = values(command.argv(SPEC, FDS), "-sandbox")
     assert sandbox == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
