@@ -44,7 +44,7 @@ def test_folder_user_and_environment(running):
 
 
 def test_another_interpreter_gets_the_cell_as_a_file(running):
-    assert running.run("%%sandbox run --interpreter cat\nsaid {as} it $is").stdout == "said {as} it $is"
+    assert running.run("%%sandbox run --interpreter cat\nsaid {as} it $is").stdout == "said {as} it $is\n"
     assert running.run("%%sandbox run --interpreter /bin/sh\necho $0 | cut -d- -f1").stdout == "/tmp/sandbox_nb\n"
     assert running.run("%sandbox run -- ls /tmp").stdout == ""
     assert "exit status 127" in running.run("%%sandbox run --interpreter perl\n1").error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 
 import pytest
 
@@ -31,6 +32,22 @@ _TEXT = """n => {
         if (line.isWrapped && lines.length) lines[lines.length - 1] += text; else lines.push(text);
     }
     return lines.join('\\n').trimEnd();
+}"""
+
+# The rows of the first terminal's screen, without the empty ones at its end.
+_SCREEN = """() => {
+    const { terminal } = document.querySelector('.sandbox-nb-terminal'), buffer = terminal.buffer.active;
+    const rows = Array.from({length: terminal.rows}, (_, row) =>
+        buffer.getLine(buffer.baseY + row).translateToString(true));
+    while (rows.at(-1) === '') rows.pop();
+    return rows;
+}"""
+
+_PASTE = """text => {
+    const data = new DataTransfer();
+    data.setData('text/plain', text);
+    const event = new ClipboardEvent('paste', {clipboardData: data, bubbles: true});
+    document.activeElement.dispatchEvent(event);
 }"""
 
 _SET_CELL = """([index, code]) => {
@@ -75,6 +92,21 @@ class Notebook:
         except Exception:
             pytest.fail(f"no {wanted!r} in:\n{self.text(terminal)[-3000:]}")
         return re.search(wanted, self.text(terminal), re.MULTILINE)
+
+    def screen(self, wanted, *, timeout=20):
+        """Wait until the rows in sight of the first terminal match; return them up to the last that has text."""
+        deadline = time.monotonic() + timeout
+        while True:
+            rows = self.page.evaluate(_SCREEN)
+            if re.search(wanted, "\n".join(rows), re.MULTILINE):
+                return rows
+            assert time.monotonic() < deadline, f"no {wanted!r} in {rows}"
+            self.page.wait_for_timeout(50)
+
+    def paste(self, text):
+        """Paste this text into the first terminal."""
+        self.focus()
+        self.page.evaluate(_PASTE, text)
 
     def focus(self, terminal=0):
         self.page.locator(".sandbox-nb-terminal .xterm-screen").nth(terminal).click()

@@ -1,0 +1,74 @@
+"""Several sandboxes, by name and by variable, the user's own ones among them."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.vm
+
+
+def test_the_current_one_is_meant_and_the_only_one(kernel):
+    kernel.run("%sandbox start --name a")
+    assert kernel.run("%sandbox run -- hostname").stdout == "a\n"
+    kernel.run("%sandbox start --name b")
+    assert "which sandbox? --name a or b" in kernel.run("%sandbox run -- hostname").error
+    assert kernel.run("%sandbox use b").stdout == "b: is the current sandbox, running\n"
+    assert kernel.run("%sandbox run -- hostname").stdout == "b\n"
+    assert kernel.run("%sandbox run --name a -- hostname").stdout == "a\n"
+    assert [line.split()[:2] for line in kernel.run("%sandbox list").stdout.splitlines()[1:]] == [
+        ["a", "running"],
+        ["*", "b"],
+    ]
+    assert kernel.run("%sandbox stop").stdout == "b: stopped\n"
+    assert kernel.run("%sandbox run -- hostname").stdout == "a\n"
+    assert "did you mean a" not in kernel.run("%sandbox use nothing").error
+
+
+def test_a_sandbox_in_a_variable(kernel):
+    kernel.run("from sandbox_nb import Sandbox; mine = Sandbox.started(name='host-name')")
+    assert "did you mean mine" in kernel.run("%sandbox use mien").error
+    assert kernel.run("%sandbox use mine").stdout == "mine: is the current sandbox, running\n"
+    assert kernel.run("%%sandbox run\nhostname").stdout == "host-name\n"
+    assert kernel.run("%unload_ext sandbox_nb").error == ""
+    assert kernel.run("print(mine.run('hostname').stdout)").stdout == "host-name\n\n"
+
+
+def test_an_async_sandbox_on_the_notebooks_own_loop(kernel):
+    """The one case that needs a loop within a loop; nothing else may patch asyncio."""
+    kernel.run("from sandbox_nb import AsyncSandbox; mine = AsyncSandbox('async')")
+    assert "await mine.start()" in kernel.run("%sandbox use mine").error
+    assert kernel.run("await mine.start()").error == ""
+    kernel.run("%sandbox start --name other\n%sandbox run --name other -- true")
+    assert kernel.run("import asyncio; print(hasattr(asyncio, '_nest_patched'))").stdout == "False\n"
+    kernel.run("%sandbox use mine")
+
+    said = kernel.run("%%sandbox run --out r\nhostname; echo err >&2; exit 3")
+    assert (said.stdout, said.stderr) == ("async\n", "err\n")
+    assert "exit status 3" in said.error
+    assert kernel.value("[r.returncode, r.stdout]") == [3, "async\n"]
+    assert kernel.run("%sandbox call System.Info").error == ""
+    assert kernel.run("%%sandbox write /root/x\nhello").error == ""
+    assert kernel.run("print((await mine.read('/root/x')).decode())").stdout == "hello\n\n"
+    assert "timed out" in kernel.run("%sandbox run --timeout 0.3 -- sleep 60").error
+    kernel.run("%%sandbox run --bg --out job\nsleep 0.2; echo done")
+    assert kernel.value("job.wait().stdout") == "done\n"
+    assert (
+        kernel.run("print((await asyncio.gather(mine.run('echo 1'), mine.run('echo 2')))[1].stdout)").stdout
+        == "2\n\n"
+    )
+    assert kernel.run("%sandbox run --name other -- hostname").stdout == "other\n"
+    assert kernel.run("%sandbox restart").error == ""
+    assert kernel.run("await mine.stop()").error == ""
+    assert "stopped" in kernel.run("%sandbox run -- true").error
+
+
+def test_an_interrupt_ends_a_command_on_the_notebooks_own_loop(kernel):
+    kernel.run("from sandbox_nb import AsyncSandbox; mine = AsyncSandbox(); await mine.start()")
+    kernel.run("%sandbox use mine")
+    message = kernel.client.execute("%%sandbox run\necho early; sleep 987")
+    while kernel.client.get_iopub_msg(timeout=30)["msg_type"] != "stream":
+        pass
+    kernel.manager.interrupt_kernel()
+    assert "KeyboardInterrupt" in kernel.collect(message).error
+    assert kernel.run("print((await mine.run('pgrep -f \"[s]leep 987\"')).stdout)").stdout == "\n"
+    kernel.run("await mine.stop()")
