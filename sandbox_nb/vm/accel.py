@@ -80,15 +80,18 @@ def access_verdict(device: Path) -> Accelerator | None:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         if error.errno == errno.ENOENT:
-            return Accelerator(
-                "tcg",
-                f"{device} is missing",
-                "enable virtualisation in the firmware, load kvm_intel or kvm_amd",
-            )
+            return Accelerator("tcg", f"{device} is missing", _enabling())
         if error.errno in (errno.EACCES, errno.EPERM):
             return _no_permission(device)
-        return Accelerator("tcg", f"{device} does not open: {error.strerror}", "load kvm_intel or kvm_amd")
+        return Accelerator("tcg", f"{device} does not open: {error.strerror}", _enabling())
     return None
+
+
+def _enabling() -> str:
+    """How a host gets its /dev/kvm."""
+    if platform.machine() == "aarch64":  # KVM is no module there
+        return "the kernel must be started in EL2, by the firmware or the hypervisor above it"
+    return "enable virtualisation in the firmware, load kvm_intel or kvm_amd"
 
 
 def _no_permission(device: Path) -> Accelerator:
