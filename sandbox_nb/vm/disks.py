@@ -91,7 +91,9 @@ class DiskImage:
             remedy = "" if self.layer.whole else "; qemu-img convert makes one file of a VMDK's"
             raise FailedPrecondition(f"disk {self.disk.block_id!r}: {self.source}: {error}{remedy}") from error
         self._node = identity
-        return {"driver": "virtio-blk-pci", "drive": identity, "serial": self.disk.block_id}
+        # A full disk of the host is an error of the guest's disk; QEMU would pause the guest instead.
+        errors = {"werror": "report", "rerror": "report"}
+        return {"driver": "virtio-blk-pci", "drive": identity, "serial": self.disk.block_id, **errors}
 
     async def close(self, host: Host) -> None:
         """See Backend."""

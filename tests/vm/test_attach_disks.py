@@ -161,3 +161,30 @@ def test_a_guest_that_does_not_let_go_is_waited_for_in_bounds(machine, tmp_path)
         machine.wait(machine.machine.resume())
     machine.detach("d")
     assert machine.machine.devices == []
+
+
+@pytest.mark.parametrize("block_id", ["ü" * 10, "a,b=\"c\\d'$e", "x" * 20])
+def test_any_block_id_is_the_serial_number(machine, tmp_path, block_id):
+    machine.attach(Disk(block_id, tmp_path / "image", size="8M"))
+    machine.until("ls /sys/block/vda/serial >/dev/null 2>&1")
+    assert machine.sandbox.read("/sys/block/vda/serial").rstrip(b"\0\n") == block_id.encode()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A folder of the host with room for 4 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4M", "small", folder], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_of_the_host_is_an_error_of_the_guests_disk(machine, small):
+    machine.attach(Disk("d", small / "image", size="64M"))
+    disk = machine.disk("d")
+    done = machine.sandbox.run(f"dd if=/dev/urandom of={disk} bs=1M count=16 conv=fsync", timeout=60)
+    assert done.returncode != 0
+    assert machine.sh("echo lives") == "lives"
+    machine.detach("d")
