@@ -5,6 +5,7 @@
  * same whatever the pieces: one at once, and cut at random.
  */
 #include "address.h"
+#include "entry.h"
 #include "handshake.h"
 #include "mount_options.h"
 #include "pb.h"
@@ -218,6 +219,35 @@ static void check_texts(void)
 	buffer_free(&input);
 }
 
+/* What is taken for an Entry has a name that is no path, and is written and read as the same one. */
+static void check_entries(void)
+{
+	struct entry entry = {
+		.name = {(const uint8_t *)"name/..", 1 + below(7)},
+		.mode = (mode_t)next_random(),
+		.size = next_random(),
+		.mtime = {(time_t)next_random(), (long)below(1000000000)},
+		.target = {(const uint8_t *)"../target", below(10)},
+		.link = {(const uint8_t *)"link", below(5)},
+	};
+	struct entry again;
+	struct buffer input = {0}, output = {0};
+	entry_put(&input, &entry);
+	if (below(4))
+		mutate(&input);
+	struct bytes copy = tight_copy(&input);
+	if (entry_parse(copy, &again)) {
+		if (again.name.len > 255 || (again.name.len > 0 && memchr(again.name.at, '/', again.name.len)))
+			abort();
+		entry_put(&output, &again);
+		if (!entry_parse(bytes_of(&output), &entry) || entry.size != again.size || entry.mode != again.mode)
+			abort();
+	}
+	free((uint8_t *)copy.at);
+	buffer_free(&input);
+	buffer_free(&output);
+}
+
 /* Behind a payload over the limit, of any size up to the reserved byte, the next frame is found again. */
 static void check_too_large(void)
 {
@@ -264,6 +294,7 @@ int main(int argc, char **argv)
 		if (round % 2000 == 0)
 			check_too_large();
 		check_texts();
+		check_entries();
 		make_frames(&input);
 		mutate(&input);
 		check("frames", feed_frames(input.at, input.len, MAX_INPUT), feed_frames(input.at, input.len, 1 + below(20)),

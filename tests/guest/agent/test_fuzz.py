@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = ("address.c", "bytes.c", "handshake.c", "mount_options.c", "pb.c", "text.c", "ttrpc.c")
+SOURCES = ("address.c", "bytes.c", "entry.c", "handshake.c", "mount_options.c", "pb.c", "text.c", "ttrpc.c")
 
 
 @pytest.fixture(scope="module")

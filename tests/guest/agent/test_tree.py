@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trees
 
+from sandbox_nb.files import transfer
 from sandbox_nb.files.records import LENGTH, RECORD_MAX
 from sandbox_nb.files.service import Files
 from sandbox_nb.guest.proto.files_pb2 import Entry, PackRequest, UnpackRequest
@@ -206,6 +207,28 @@ async def test_a_cancelled_copy_ends_both_ends_and_what_is_half_made(files, agen
         await copying
     assert os.listdir(target) == []
     await agent.eventually(lambda: not children(agent))
+
+
+@pytest.mark.parametrize("way", ["in", "out"])
+async def test_a_guest_that_stands_still_does_not_hold_a_cancelled_copy(files, agent, tmp_path, monkeypatch, way):
+    monkeypatch.setattr(transfer, "GRACE", 0.1)
+    with open(tmp_path / "endless", "wb") as endless:
+        endless.truncate(1 << 40)
+    begun = asyncio.Event()
+    copy = files.copy_to if way == "in" else files.copy_from
+    copying = asyncio.create_task(
+        copy(tmp_path / "endless", tmp_path / "new", lambda size, count: size and begun.set())
+    )
+    await asyncio.wait_for(begun.wait(), 20)
+    (worker,) = children(agent)
+    os.kill(worker, signal.SIGSTOP)
+    await asyncio.sleep(0.3)  # until nothing moves
+    copying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+    os.kill(worker, signal.SIGCONT)
+    await agent.eventually(lambda: not children(agent))
+    assert os.listdir(tmp_path) == ["endless"]
 
 
 async def test_a_progress_that_fails_ends_the_copy(files, agent, tmp_path):
