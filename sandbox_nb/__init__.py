@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         Unavailable,
         Unimplemented,
     )
+    from sandbox_nb.files.info import Copied, FileInfo
+    from sandbox_nb.forward import AsyncForward, Forward
     from sandbox_nb.hardware import AttachedDevice, Devices
     from sandbox_nb.options import (
         NIC,
@@ -66,6 +68,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "blocking": ("Sandbox", "Process"),
     "sandbox": ("AsyncSandbox", "State", "SandboxProtocol"),
     "process": ("AsyncProcess", "Completed"),
+    "files.info": ("Copied", "FileInfo"),
+    "forward": ("Forward", "AsyncForward"),
     "pool": ("SandboxPool", "in_fresh_sandbox"),
     "boot": ("Boot",),
     "hardware": ("AttachedDevice", "Devices"),
@@ -111,6 +115,10 @@ __all__ = [  # noqa: RUF022 - ordered by importance; a test holds it equal to _R
     "SandboxProtocol",
     "AsyncProcess",
     "Completed",
+    "Copied",
+    "FileInfo",
+    "Forward",
+    "AsyncForward",
     "SandboxPool",
     "in_fresh_sandbox",
     "Boot",
