@@ -94,6 +94,8 @@ class SandboxMagics(Magics, _Settings):  # type: ignore[misc, valid-type]
 
     def _act(self, line: str, cell: str | None) -> Any:
         name = line.split(maxsplit=1)[0] if line.strip() else "help"
+        if name in ("-h", "--help"):
+            line = name = "help"
         verb = self._verbs.get(name)
         split = words.split_json if verb is not None and verb.json else words.split
         said = split(line, self.shell.user_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sandbox_nb import grammar
 from sandbox_nb.blocking import Sandbox
@@ -14,6 +15,9 @@ from sandbox_nb.notebook.magics.verbs import COMPLETE_NAME, Verb, complete
 from sandbox_nb.notebook.progress import ProgressLine, started_line
 from sandbox_nb.options import Options
 from sandbox_nb.sandbox import State
+
+if TYPE_CHECKING:
+    from sandbox_nb.notebook.dashboard import Dashboard
 
 
 def start(session: Session, arguments: argparse.Namespace) -> None:
@@ -58,19 +62,24 @@ def restart(session: Session, arguments: argparse.Namespace) -> None:
     _start(session, name, sandbox, sandbox.options, forwards)
 
 
-def status(session: Session, arguments: argparse.Namespace) -> None:
-    """Say how a machine came up, what it is made of and where its logs are."""
+def status(session: Session, arguments: argparse.Namespace) -> Dashboard | None:
+    """Say how a machine came up, what it is made of and where its logs are, or show its dashboard (--live)."""
     if arguments.name is None and not session.sandboxes:
         print("no sandbox has been started; %sandbox start")
-        return
+        return None
     sandbox = session.find(arguments.name)
+    if arguments.live:
+        from sandbox_nb.notebook.dashboard import Dashboard
+
+        return Dashboard(sandbox)
     if sandbox.state is not State.RUNNING:
         failure = sandbox.asynchronous.failure
         print(f"{sandbox.name}: {sandbox.state.value}{f'; {failure}' if failure else ''}")
-        return
+        return None
     print(started_line(sandbox))
     print(f"  options: {shlex.join(grammar.machine_words(sandbox.options)) or 'none said'}")
     print(f"  logs: {sandbox.state_dir}")
+    return None
 
 
 def list_(session: Session, arguments: argparse.Namespace) -> None:
@@ -128,6 +137,10 @@ def _start_arguments(parser: Parser) -> None:
     grammar.add_forwards(parser)
 
 
+def _status_arguments(parser: Parser) -> None:
+    parser.add_argument("--live", action="store_true", help="show it as it goes: load, processes, connections")
+
+
 def _stop_arguments(parser: Parser) -> None:
     parser.add_argument("--all", action="store_true", help="stop every machine of this notebook")
 
@@ -140,7 +153,7 @@ VERBS = (
     Verb("start", start, _start_arguments),
     Verb("stop", stop, _stop_arguments),
     Verb("restart", restart),
-    Verb("status", status),
+    Verb("status", status, _status_arguments),
     Verb("list", list_, named=False),
     Verb("use", use, _use_arguments, named=False),
 )

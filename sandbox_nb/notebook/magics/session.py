@@ -10,8 +10,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from sandbox_nb.background import BACKGROUND
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import FailedPrecondition, InvalidArgument, NotFound
-from sandbox_nb.lens.recorder import Lens
 from sandbox_nb.forward import Forward
+from sandbox_nb.lens.recorder import Lens
 from sandbox_nb.notebook.nested_loop import LoopRunner
 from sandbox_nb.notebook.spool import SpoolFolder
 from sandbox_nb.options import Options
