@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from sandbox_nb.devices import Device, Disk, Filesystem
 from sandbox_nb.errors import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
@@ -24,8 +22,6 @@ UNPLUG_TIMEOUT = 15.0
 """Seconds the guest gets to let go of a device. It takes 0.1 s with ACPI's hot-plug, up to 6 s with PCIe's own."""
 
 TAKE_BACK_TIMEOUT = 1.0
-
-T = TypeVar("T")
 
 
 def prepare(device: Device, *, sandbox: str) -> Backend:
@@ -85,13 +81,16 @@ class Attachments:
         if name in self._attached:
             raise AlreadyExists(f"{name!r} is attached already: detach it first, or give another name")
         self._attached[name] = None  # nobody else may take the name meanwhile
+        plugging = asyncio.ensure_future(self._plug(name, backend))
         try:
-            found = await _whole(self._plug(name, backend), self._take_back)
-        except BaseException:
-            del self._attached[name]
+            return await asyncio.shield(plugging)
+        except asyncio.CancelledError:
+            await asyncio.wait({plugging})  # what QEMU was told must be known before it is taken back
+            if plugging.exception() is None:
+                # A guest that does not run yet cannot agree to that; then it stays until the machine ends.
+                with contextlib.suppress(DeadlineExceeded):
+                    await self.detach(name, timeout=TAKE_BACK_TIMEOUT)
             raise
-        self._attached[name] = found
-        return found
 
     async def detach(self, name: str, *, timeout: float = UNPLUG_TIMEOUT) -> None:
         """Take a device out with the guest's agreement, then close its backend.
@@ -110,7 +109,7 @@ class Attachments:
             self._attached[name] = found
             raise
         del self._attached[name]
-        await _whole(_close_backend(found.backend, self._host))
+        await asyncio.shield(_close_backend(found.backend, self._host))
 
     async def close(self) -> None:
         """Let go of what the backends hold on the host, after QEMU's end."""
@@ -122,32 +121,16 @@ class Attachments:
     async def _plug(self, name: str, backend: Backend) -> Attached:
         identity = f"{backend.kind}{next(self._numbers)}"
         async with AsyncExitStack() as undo:
+            undo.callback(self._attached.pop, name)
             undo.push_async_callback(_close_backend, backend, self._host)
             properties = await backend.open(self._host, identity)
             port = await self._ports.plug(identity, properties)
             undo.pop_all()
-            return Attached(name, backend.kind, backend.how, backend.source, port, identity, backend)
-        raise AssertionError("the exit stack swallows nothing")
-
-    async def _take_back(self, device: Attached) -> None:
-        """Undo a plug whose caller is gone. A guest that does not run yet cannot agree to it."""
-        with contextlib.suppress(DeadlineExceeded):
-            await self._ports.unplug(device.identity, TAKE_BACK_TIMEOUT)
-        await _close_backend(device.backend, self._host)
+        attached = Attached(name, backend.kind, backend.how, backend.source, port, identity, backend)
+        self._attached[name] = attached
+        return attached
 
 
 async def _close_backend(backend: Backend, host: Host) -> None:
     with contextlib.suppress(Unavailable):  # with QEMU gone there is nothing left to tell it
         await backend.close(host)
-
-
-async def _whole(work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
-    """Do ``work`` to its end even when cancelled meanwhile: what QEMU was told must be known. Then ``undo`` it."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if undo is not None and task.exception() is None:
-            await undo(task.result())
-        raise

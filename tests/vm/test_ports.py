@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from sandbox_nb.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
+from sandbox_nb.vm import attach
 from sandbox_nb.vm.attach import Attachments
 from sandbox_nb.vm.ports import RootPorts
 
@@ -148,6 +149,23 @@ async def test_a_cancelled_attach_is_taken_back(qemu, attachments):
     assert attachments.devices == []
     assert [verb for verb, _ in qemu.asked] == ["device_add", "device_del"]
     await attachments.attach("d", Backend())
+
+
+async def test_a_cancelled_attach_to_a_guest_that_sleeps_stays_until_the_end(qemu, attachments, monkeypatch):
+    monkeypatch.setattr(attach, "TAKE_BACK_TIMEOUT", 0.01)
+    qemu.guest = "sleeps"
+    backend = Backend()
+    qemu.pause.clear()
+    coming = asyncio.create_task(attachments.attach("d", backend))
+    await asyncio.sleep(0.01)
+    coming.cancel()
+    qemu.pause.set()
+    with pytest.raises(asyncio.CancelledError):
+        await coming
+    assert backend.state == "open"
+    assert [device.name for device in attachments.devices] == ["d"]
+    await attachments.close()
+    assert backend.state == "closed"
 
 
 async def test_with_qemu_gone_nobody_waits_and_backends_let_go(qemu, attachments):
