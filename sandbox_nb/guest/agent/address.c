@@ -17,12 +17,14 @@ bool address_parse(struct bytes text, bool prefix, struct address *address)
 	copy[text.len] = 0;
 	if ((text_split(copy, '/', fields, 2) == 2) != prefix)
 		return false;
-	*address = (struct address){.family = strchr(copy, ':') ? AF_INET6 : AF_INET};
-	unsigned most = address->family == AF_INET ? 32 : 128;
-	if (prefix && (!text_number(fields[1], most, &length) || length == 0))
+	struct address found = {.family = strchr(copy, ':') ? AF_INET6 : AF_INET};
+	if (prefix && (!text_number(fields[1], found.family == AF_INET ? 32 : 128, &length) || length == 0))
 		return false;
-	address->prefix = (unsigned)length;
-	return inet_pton(address->family, copy, &address->v6) == 1;
+	found.prefix = (unsigned)length;
+	if (inet_pton(found.family, copy, &found.v6) != 1)
+		return false;
+	*address = found;
+	return true;
 }
 
 void address_text(const struct address *address, bool prefix, char text[ADDRESS_TEXT_MAX])
