@@ -23,6 +23,7 @@ from sandbox_nb.hardware import AttachedDevice, Devices
 from sandbox_nb.host import Progress
 from sandbox_nb.lens.recorder import Lens
 from sandbox_nb.options import Option, Options
+from sandbox_nb.portrait import Portrait
 from sandbox_nb.process import Command, Completed, Echo, RawProcess, RunKeywords, Sink, describe
 from sandbox_nb.sandbox import AsyncSandbox, State
 from sandbox_nb.stats import Connection, Stats
@@ -246,6 +247,13 @@ class Sandbox:
     def console(self) -> str:
         """The last lines of the guest's console."""
         return self.asynchronous.console
+
+    def portrait(self) -> Portrait:
+        """What the host knows of the machine now, for people."""
+        return self.asynchronous.portrait()
+
+    def _repr_html_(self) -> str:
+        return self.portrait()._repr_html_()
 
     def __enter__(self) -> Sandbox:
         return self

@@ -39,6 +39,7 @@ from sandbox_nb.host import Progress
 from sandbox_nb.launch import Running, launch
 from sandbox_nb.lens.recorder import AsyncLens
 from sandbox_nb.options import Option, Options
+from sandbox_nb.portrait import Portrait
 from sandbox_nb.process import (
     DEVNULL,
     PIPE,
@@ -468,6 +469,24 @@ class AsyncSandbox:
     async def attach_console(self) -> socket.socket:
         """A connected, non-blocking socket on the serial console. Raises FailedPrecondition unless running."""
         return self._use().machine.console.attach()
+
+    def portrait(self) -> Portrait:
+        """What the host knows of the machine now, for people. Asks nobody; in any thread."""
+        running, options = self._running, self.options
+        processors = "1 processor" if options.cpu_count == 1 else f"{options.cpu_count} processors"
+        return Portrait(
+            self.name,
+            self.state.value,
+            str(self.failure or ""),
+            f"{processors}, {options.memory_mib} MiB, image {options.image}",
+            running.boot if running else None,
+            running.hardware.devices() if running else Devices(),
+            [(forward.port, forward.target) for forward in self.forwards],
+            self.console,
+        )
+
+    def _repr_html_(self) -> str:
+        return self.portrait()._repr_html_()
 
     async def __aenter__(self) -> AsyncSandbox:
         return self

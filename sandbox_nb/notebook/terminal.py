@@ -20,6 +20,7 @@ import traitlets
 from IPython.display import display
 
 from sandbox_nb.errors import DeadlineExceeded, InvalidArgument
+from sandbox_nb.notebook.subshells import route_by_sender
 from sandbox_nb.notebook.terminal_session import Message, Session
 from sandbox_nb.notebook.terminal_source import TerminalSource
 from sandbox_nb.notebook.terminal_transcript import transcript
@@ -89,7 +90,7 @@ class Terminal(anywidget.AnyWidget):
             )
         except traitlets.TraitError as error:
             raise InvalidArgument(str(error)) from None
-        _route_by_sender(self.comm)
+        route_by_sender(self.comm)
         self.on_msg(self._receive)
         _alive.add(self)
 
@@ -172,16 +173,6 @@ def _plain(line: str) -> str:
     """A line of a transcript without its SGR sequences, the only ones that are in it."""
     head, *rest = line.split("\x1b[")
     return head + "".join(part.partition("m")[2] for part in rest)
-
-
-def _route_by_sender(comm: Any) -> None:
-    """Have what a page sends handled in the subshell it names, as every ipykernel does but 7.4.
-
-    That one hands messages of a page to the subshell which last sent on the comm. Ours sends from threads, for
-    which that is the main shell: while a cell runs, keys would wait for its end. (ipykernel 7.4.0, comm/comm.py)
-    """
-    if hasattr(comm, "_reply_subshell_for"):
-        comm._reply_subshell_for = lambda _data, subshell: subshell
 
 
 @atexit.register
