@@ -58,10 +58,10 @@ def _parser() -> Parser:
     run = commands.add_parser(
         "run", usage="%(prog)s [OPTION]... CMD [ARG]...", help="start a machine, run a command in it, stop it"
     )
-    run.add_argument("command", nargs="+", metavar="CMD", help="the command; write -- before it")
     grammar.add_machine_options(run)
     grammar.add_forwards(run)
     grammar.add_command_options(run)
+    grammar.add_command(run)
     run.set_defaults(act=_run)
 
     tools.add_commands(commands, ShowProgress)
@@ -79,13 +79,16 @@ def _parser() -> Parser:
 def _run(arguments: argparse.Namespace) -> int:
     from sandbox_nb.blocking import Sandbox
 
+    words = grammar.command_words(arguments)
+    if not words:
+        raise grammar.UsageError("sandbox-nb run: CMD is needed, the command to run")
     options, command = grammar.machine_options(arguments), grammar.command_options(arguments)
     timeout = command.pop("timeout")
     with Sandbox() as sandbox:
         sandbox.start(lambda _: options, progress=ShowProgress())
         for host_port, guest in arguments.forwards:
             sandbox.forward(host_port, guest)
-        with sandbox.popen(arguments.command, **command) as process:
+        with sandbox.popen(words, **command) as process:
             return _relay(process, timeout)
 
 

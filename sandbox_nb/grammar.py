@@ -24,6 +24,7 @@ from sandbox_nb.options import Options
 from sandbox_nb.suggest import did_you_mean
 
 _INTEGERS = {"cpu", "memory", "standby"}
+_SECONDS = {"idle_timeout", "max_lifetime"}
 _PATHS = {"state_dir", "kernel", "modules", "busybox", "rootfs"}
 
 DEVICES: dict[str, tuple[Kind, str, str]] = {
@@ -67,6 +68,11 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error(f"unknown argument {unknown[0]}{did_you_mean(unknown[0], self._option_string_actions)}")
         return found, unknown
+
+
+def plain_type(name: str) -> type:
+    """What an option that is one word is made of: int, float (seconds) or str."""
+    return int if name in _INTEGERS else float if name in _SECONDS else str
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
@@ -161,6 +167,17 @@ def line(words: Sequence[str]) -> str:
     return shlex.join(words)
 
 
+def add_command(parser: argparse.ArgumentParser) -> argparse.Action:
+    """Add the words of a command: all from the first that is no option of ours, its own options among them."""
+    return parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD [ARG]...", help="the command")
+
+
+def command_words(arguments: argparse.Namespace) -> list[str]:
+    """The words of the command; one that begins like an option of ours has ``--`` before it."""
+    words: list[str] = arguments.command
+    return words[1:] if words[:1] == ["--"] else words
+
+
 def add_command_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how a command runs in the guest."""
     group = parser.add_argument_group("command")
@@ -195,8 +212,7 @@ def _add_plain(add: Callable[..., argparse.Action], option: dataclasses.Field[An
         keywords["choices"] = option.metadata["choices"]
     else:
         keywords["metavar"] = option.metadata["metavar"]
-    if option.name in _INTEGERS:
-        keywords["type"] = int
+        keywords["type"] = plain_type(option.name)
     action = add(*flags, **keywords)
     if option.name in _PATHS:
         action.complete = COMPLETE_HOST_PATH  # type: ignore[attr-defined]

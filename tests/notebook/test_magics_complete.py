@@ -42,6 +42,8 @@ def prepared(running, tmp_path_factory):
         ("%sandbox cp machine.toml sa", ["sandbox:"]),
         ("%sandbox call System.", ["System.Info"]),
         ("%sandbox help rest", ["restart"]),
+        ("%sandbox run ls -l /etc/passw", ["/etc/passwd"]),
+        ("%sandbox run --quiet ls --quie", ["--quie"]),
         ("%sandbox start --memory ", []),
         ("%sandbox nonsense", ["nonsense"]),
         ("%sandbox run -- /no/such/pl", ["/no/such/pl"]),

@@ -22,6 +22,12 @@ def test_values_go_in_by_name_each_as_one_word(running):
     assert said.stdout == '3|x3|two words; "quoted"|{count}|{print $1}|{nothing}|'
 
 
+def test_a_commands_own_options_are_its_own(running):
+    assert running.run("%sandbox run --user nobody ls -d --color=never /etc").stdout == "/etc\n"
+    assert running.run("%sandbox run -- --version").error.count("--version") == 1
+    assert "did you mean --quiet" in running.run("%sandbox run --quite ls").error
+
+
 def test_the_text_of_a_cell_stays_as_it_is(running):
     running.run("count = 3")
     said = running.run("%%sandbox run --env N={count}\necho {count} $N ${N} $(awk 'BEGIN {print \"a\"}')")

@@ -50,7 +50,7 @@ def test_help_of_everything(running):
     assert said == running.run("%sandbox").stdout == running.run("%sandbox --help").stdout
     for command in ("%sandbox start", "%%sandbox python", "%sandbox template", "%sandbox forward"):
         assert f"    {command} " in said
-    assert max(map(len, said.splitlines())) <= 115
+    assert max(map(len, said.splitlines())) <= 130
     assert "did you mean restart" in running.run("%sandbox help restrat").error
 
 

@@ -15,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets.config import Configurable
 
-from sandbox_nb import tools
+from sandbox_nb import grammar, tools
 from sandbox_nb.errors import NotFound, SandboxError
 from sandbox_nb.grammar import UsageError
 from sandbox_nb.notebook.magics import calling, commands, lifecycle, looking, plugging, tracing, words
@@ -44,8 +44,9 @@ def _trait(option: dataclasses.Field[Any]) -> traitlets.TraitType[Any, Any]:
     text = option.metadata["help"]
     if option.metadata["choices"]:
         return traitlets.Enum(option.metadata["choices"], allow_none=True, default_value=None, help=text)
-    kind = traitlets.Int if option.metadata["metavar"] in ("N", "MIB") else traitlets.Unicode
-    return kind(None, allow_none=True, help=text)
+    kinds = {int: traitlets.Int, float: traitlets.Float, str: traitlets.Unicode}
+    trait: traitlets.TraitType[Any, Any] = kinds[grammar.plain_type(option.name)](None, allow_none=True, help=text)
+    return trait
 
 
 _PLAIN_OPTIONS = {option.name: option for option in dataclasses.fields(Options) if "help" in option.metadata}

@@ -42,19 +42,20 @@ def run(session: Session, arguments: argparse.Namespace) -> Job | None:
     in the result (--out) and in the file that the cell names.
 
     Such as:
-      %sandbox run -- ls -l {folder}
+      %sandbox run ls -l {folder}
       %%sandbox run --out r --timeout 60
       %%sandbox run --interpreter python3
       %%sandbox run --bg --out server
     """
-    if (arguments.cell is None) == (not arguments.command):
+    words = grammar.command_words(arguments)
+    if (arguments.cell is None) == (not words):
         raise UsageError("%sandbox run CMD…, or %%sandbox run with the commands in the cell: one of the two")
     options = grammar.command_options(arguments)
     given = None if arguments.stdin is None else _text_or_bytes(session, arguments.stdin)
     sandbox = session.find(arguments.name)
     with contextlib.ExitStack() as undo:
         if arguments.cell is None:
-            command: Command = arguments.command
+            command: Command = words
         else:
             command = undo.enter_context(_script(sandbox, arguments.interpreter, arguments.cell))
         if arguments.bg:
@@ -194,8 +195,7 @@ def _run_arguments(parser: Parser) -> None:
     parser.add_argument("--out", metavar="VARIABLE", type=variable, help="bind the result, with the whole output")
     parser.add_argument("--bg", action="store_true", help="go on at once; the result is a job")
     _add_ending(parser)
-    action = parser.add_argument("command", nargs="*", metavar="CMD", help="the command; write -- before it")
-    complete(action, COMPLETE_GUEST_PATH)
+    complete(grammar.add_command(parser), COMPLETE_GUEST_PATH)
 
 
 def _python_arguments(parser: Parser) -> None:

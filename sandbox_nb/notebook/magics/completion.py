@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from IPython.core.completer import (
@@ -67,26 +68,18 @@ class Completer:
     def words(self, text: str) -> list[str]:
         """What the last word of ``text``, a line up to the cursor, may become."""
         *before, word = re.split(r"\s+", text.lstrip())[1:]
-        parser, arguments = self._parser, argparse.Namespace(name=_said_name(before))
-        positionals, options = 0, True
-        pending: argparse.Action | None = None
-        for said in before:
-            if pending is not None:
-                pending = None
-            elif said == "--" or not options:
-                positionals, options = positionals + (said != "--"), False
-            elif said.startswith("-"):
-                pending = _takes_value(parser, said)
-            elif (choices := _choices(parser)) and said in choices:
-                parser, positionals = choices[said], 0
-            else:
-                positionals += 1
-        if pending is not None:
-            found = self._values(pending, word, arguments)
-        elif options and word.startswith("-"):
-            found = self._flags(parser, word, arguments)
+        arguments = argparse.Namespace(name=_said_name(before))
+        reached = _walk(self._parser, before)
+        found: Iterable[str]
+        if reached.pending is not None:
+            found = self._values(reached.pending, word, arguments)
+        elif reached.flags and word.startswith("-"):
+            found = self._flags(reached.parser, word, arguments)
+        elif choices := _choices(reached.parser):
+            found = choices
         else:
-            found = self._positional(parser, positionals, word, arguments)
+            action = _positional(reached.parser, reached.positionals)
+            found = [] if action is None else self._values(action, word, arguments)
         return sorted(one for one in found if one.startswith(word))
 
     def _flags(self, parser: Parser, word: str, arguments: argparse.Namespace) -> Iterable[str]:
@@ -94,14 +87,6 @@ class Completer:
         if equals and (action := _takes_value(parser, flag)) is not None:
             return [f"{flag}={one}" for one in self._values(action, value, arguments)]
         return [option for option in parser._option_string_actions if option.startswith("--")]
-
-    def _positional(self, parser: Parser, number: int, word: str, arguments: argparse.Namespace) -> Iterable[str]:
-        if choices := _choices(parser):
-            return choices
-        for index, action in enumerate(one for one in parser._actions if not one.option_strings):
-            if index == number or action.nargs == "*":
-                return self._values(action, word, arguments)
-        return []
 
     def _values(self, action: argparse.Action, word: str, arguments: argparse.Namespace) -> Iterable[str]:
         if action.choices is not None:
@@ -149,12 +134,50 @@ def matcher_of(completer: Completer) -> Any:
     return match
 
 
+@dataclass
+class _Reached:
+    """How far the words before the cursor lead into the grammar."""
+
+    parser: Parser
+    positionals: int = 0
+    pending: argparse.Action | None = None
+    """The option that is still to get its value."""
+    flags: bool = True
+    """Whether there may be further options."""
+
+
+def _walk(parser: Parser, words: Iterable[str]) -> _Reached:
+    reached = _Reached(parser)
+    for word in words:
+        if reached.pending is not None:
+            reached.pending = None
+        elif word == "--":
+            reached.flags = False
+        elif reached.flags and word.startswith("-"):
+            reached.pending = _takes_value(reached.parser, word)
+        elif word in (choices := _choices(reached.parser)):
+            reached = _Reached(choices[word])
+        else:
+            action = _positional(reached.parser, reached.positionals)
+            reached.positionals += 1
+            reached.flags &= action is None or action.nargs != argparse.REMAINDER
+    return reached
+
+
 def _choices(parser: Parser) -> dict[str, Parser]:
     """The sub-commands of a parser."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
     return {}
+
+
+def _positional(parser: Parser, number: int) -> argparse.Action | None:
+    """What takes the word of this number that is no option."""
+    for index, action in enumerate(one for one in parser._actions if not one.option_strings):
+        if index == number or action.nargs == argparse.REMAINDER:
+            return action
+    return None
 
 
 def _takes_value(parser: Parser, flag: str) -> argparse.Action | None:

@@ -54,7 +54,7 @@ def stop(session: Session, arguments: argparse.Namespace) -> None:
 
 
 def restart(session: Session, arguments: argparse.Namespace) -> None:
-    """Stop a machine and start it again with the options it was started with, and the same ports forwarded."""
+    """Stop a machine and start it again with the same options, and the same ports forwarded."""
     name = session.name(arguments.name)
     sandbox = session.find(arguments.name)
     forwards = [(port, one.target) for port, one in session.forwards.pop(name, {}).items()]

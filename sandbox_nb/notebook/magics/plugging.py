@@ -42,7 +42,9 @@ def devices(session: Session, arguments: argparse.Namespace) -> Devices:
 
 
 def forward(session: Session, arguments: argparse.Namespace) -> None:
-    """Make a port of the guest one of this host's loopback; needs no network card. With no PORT, list them.
+    """Make a port of the guest one of this host; with no ports said, list those that are.
+
+    The host listens on its loopback. The machine needs no network card for it.
 
     Such as:
       %sandbox forward 8080:80
@@ -67,9 +69,9 @@ def forward(session: Session, arguments: argparse.Namespace) -> None:
 
 
 def cp(session: Session, arguments: argparse.Namespace) -> None:
-    """Copy a file or folder into the guest, or out of it; a place in the guest is :PATH, or NAME:PATH.
+    """Copy a file or folder into the guest, or out of it.
 
-    By the rules of cp -a: into the target when that is a folder.
+    A place in the guest is :PATH, or NAME:PATH. By the rules of cp -a: into the target when that is a folder.
 
     Such as:
       %sandbox cp data.csv :/root/
