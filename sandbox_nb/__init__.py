@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         RemoteError,
         ResourceExhausted,
         SandboxError,
+        Stopped,
         Unavailable,
         Unimplemented,
     )
@@ -99,6 +100,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ResourceExhausted",
         "Unimplemented",
         "Unavailable",
+        "Stopped",
         "ProtocolError",
         "RemoteError",
         "ProcessFailed",
@@ -147,6 +149,7 @@ __all__ = [  # noqa: RUF022 - ordered by importance; a test holds it equal to _R
     "ResourceExhausted",
     "Unimplemented",
     "Unavailable",
+    "Stopped",
     "ProtocolError",
     "RemoteError",
     "ProcessFailed",

@@ -18,6 +18,9 @@
     DeadlineExceeded
     └── ProcessTimedOut      (TimeoutExpired)   a command took longer than it was given
 
+    Unavailable
+    └── Stopped                                 the sandbox was stopped while the call was under way
+
 Each message says what was wrong, with which value, and what to do. Where a class has a builtin cousin
 it is one too, so ``except TimeoutError`` works as people expect.
 """
@@ -39,6 +42,7 @@ __all__ = [
     "RemoteError",
     "ResourceExhausted",
     "SandboxError",
+    "Stopped",
     "Unavailable",
     "Unimplemented",
     "from_status",
@@ -82,6 +86,10 @@ class Unimplemented(SandboxError):
 
 class Unavailable(SandboxError, ConnectionError):
     """The machine, or the way to it, is gone."""
+
+
+class Stopped(Unavailable):
+    """The sandbox was stopped while the call was under way."""
 
 
 class ProtocolError(SandboxError):

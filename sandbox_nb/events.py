@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sandbox_nb.errors import ProtocolError
+from sandbox_nb.errors import ProtocolError, Stopped
 from sandbox_nb.guest.proto import events_pb2
 from sandbox_nb.guest.proto.events_pb2 import Envelope
 from sandbox_nb.ttrpc import ServerStream
@@ -63,8 +63,11 @@ class AsyncEvents:
         return self
 
     async def __anext__(self) -> Event:
-        async with self._explained():
-            envelope = await self._stream.receive()
+        try:
+            async with self._explained():
+                envelope = await self._stream.receive()
+        except Stopped:
+            envelope = None
         if envelope is None:
             raise StopAsyncIteration
         return _event(envelope)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sandbox_nb import __version__, binaries, hardware, host, link, rundir, standby, ttrpc
+from sandbox_nb import __version__, binaries, hardware, host, limits, link, rundir, standby, ttrpc
 from sandbox_nb.boot import Boot
 from sandbox_nb.devices import Filesystem
 from sandbox_nb.errors import (
@@ -33,6 +33,7 @@ from sandbox_nb.errors import (
 from sandbox_nb.guest.image import Image
 from sandbox_nb.guest.proto.setup_pb2 import ConfigureRequest, RootDisk
 from sandbox_nb.guest.proto.setup_ttrpc import SetupClient
+from sandbox_nb.guest.proto.system_ttrpc import SystemClient
 from sandbox_nb.hardware import Hardware
 from sandbox_nb.host import Progress
 from sandbox_nb.link import Link
@@ -53,6 +54,9 @@ BOOT_TIMEOUT = {"kvm": 20.0, "tcg": 90.0}
 
 RESTORED_TIMEOUT = 20.0
 """Seconds a restored machine gets to call; it takes a tenth of one. After that it is given up for a boot."""
+
+HUNG_UP_GRACE = 0.5
+"""Seconds between an agent that hangs up and the verdict that it alone is to blame."""
 
 ROOT_SERIAL = "sandbox-root"
 
@@ -77,8 +81,9 @@ class Running:
         await self._undo.aclose()
 
     async def wait_gone(self) -> Unavailable:
-        """Wait until the machine, or what carries its calls, has ended; return why."""
-        ends = [asyncio.create_task(one.wait_gone()) for one in (self.machine, self.link)]
+        """Wait until the machine, what carries its calls, or the agent has ended; return why."""
+        waiting = (self.machine.wait_gone(), self._wait_link_gone(), self._wait_hung_up())
+        ends = [asyncio.create_task(one) for one in waiting]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return next(end.result() for end in ends if end.done())
@@ -86,6 +91,23 @@ class Running:
             for end in ends:
                 end.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
+
+    async def _wait_link_gone(self) -> Unavailable:
+        return self._with_last_words(str(await self.link.wait_gone()))
+
+    async def _wait_hung_up(self) -> Unavailable:
+        await self.client.wait_closed()
+        # Mostly it is the machine that ends, which is known a moment later.
+        await asyncio.sleep(HUNG_UP_GRACE)
+        try:
+            await SystemClient(self.client).info()
+        except SandboxError as error:
+            return self._with_last_words(f"the agent is gone, and the machine of no use without it: {error}")
+        raise AssertionError("nothing is called over a connection that has ended")
+
+    def _with_last_words(self, why: str) -> Unavailable:
+        tail = self.machine.console.ring.last_words().strip()
+        return Unavailable(f"{why}\nconsole, last lines:\n{tail}" if tail else why)
 
 
 @dataclass
@@ -289,6 +311,7 @@ async def _called(
 ) -> _Called:
     """Bring a machine to where its agent has called: restored from its template if that goes, else booted."""
     async with AsyncExitStack() as undo:
+        undo.enter_context(limits.one_machine())
         folder = rundir.create()
         undo.callback(rundir.remove, folder)
         state_dir = host.prepare_state_dir(wanted_state_dir, folder)

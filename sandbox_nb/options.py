@@ -9,6 +9,7 @@ The ``with_*`` functions follow the reference interface (containerd's nerdbox, p
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
@@ -102,6 +103,10 @@ class Options:
         "what carries vsock: our own device process, or the host kernel's vhost-vsock where it may be opened",
         choices=("auto", "vhost-user", "kernel"),
     )
+    idle_timeout: float | None = _option(
+        None, "stop the machine once nobody has used it for so long: no call, no process", metavar="SECONDS"
+    )
+    max_lifetime: float | None = _option(None, "stop the machine when it is that old", metavar="SECONDS")
     network: str = _option("none", "network: none, or user for QEMU's user-mode network", choices=("none", "user"))
     disks: tuple[Disk, ...] = field(default=())
     filesystems: tuple[Filesystem, ...] = field(default=())
@@ -154,6 +159,8 @@ class Options:
         self._check_resources()
         self._check_choices()
         self._check_standby()
+        _check_seconds("idle_timeout", self.idle_timeout)
+        _check_seconds("max_lifetime", self.max_lifetime)
         if not isinstance(self.init_args, tuple):
             raise InvalidArgument(f"init_args={self.init_args!r}: a list is needed")
         for argument in self.init_args:
@@ -296,6 +303,13 @@ def _normal(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise InvalidArgument(f"{name}={value!r}: seconds above 0, or None for no limit, are needed")
 
 
 def _check_each(name: str, values: object, kinds: type | tuple[type, ...]) -> None:

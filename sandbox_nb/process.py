@@ -287,6 +287,11 @@ class RawProcess:
         # A machine that dies with nobody waiting is not an error nobody retrieved.
         self._waiting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called once it has ended, or the machine has."""
+        assert self._waiting is not None
+        self._waiting.add_done_callback(lambda _: callback())
+
     @property
     def _ended(self) -> WaitResponse | None:
         task = self._waiting

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import logging
 import os
 import re
 import socket
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
-from sandbox_nb import process, proxy, streams
+from sandbox_nb import limits, process, proxy, streams
 from sandbox_nb.boot import Boot
 from sandbox_nb.devices import Device
 from sandbox_nb.errors import (
@@ -20,6 +21,8 @@ from sandbox_nb.errors import (
     FailedPrecondition,
     InvalidArgument,
     ProcessTimedOut,
+    SandboxError,
+    Stopped,
     Unavailable,
 )
 from sandbox_nb.events import AsyncEvents
@@ -56,6 +59,8 @@ from sandbox_nb.stats import Connection, Stats
 from sandbox_nb.ttrpc import Client
 
 __all__ = ["AsyncSandbox", "SandboxProtocol", "State"]
+
+logger = logging.getLogger(__name__)
 
 POWER_OFF_TIMEOUT = 3.0
 """Seconds the guest gets to end its processes, write back and power itself off before QEMU is ended."""
@@ -120,6 +125,9 @@ class AsyncSandbox:
         """The event loop it belongs to, once started."""
         self._running: Running | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._usage: limits.Usage | None = None
+        self._limiter: asyncio.Task[None] | None = None
+        self._stopped: Stopped | None = None
         self._forwarder: Forwarder | None = None
         self._lens: AsyncLens | None = None
 
@@ -138,7 +146,7 @@ class AsyncSandbox:
         """
         self._require("start")
         wanted = Options().applying(options, keywords)
-        self.state, self.failure = State.STARTING, None
+        self.state, self.failure, self._stopped = State.STARTING, None, None
         self.loop = asyncio.get_running_loop()
         try:
             if self._running is not None:  # what is left of a machine that failed
@@ -150,6 +158,9 @@ class AsyncSandbox:
             raise
         self.options = wanted
         self.state = State.RUNNING
+        self._usage = limits.Usage()
+        if wanted.idle_timeout is not None or wanted.max_lifetime is not None:
+            self._limiter = asyncio.create_task(self._limit(wanted), name=f"limit-{self.name}")
         self._watcher = asyncio.create_task(self._watch(self._running), name=f"watch-{self.name}")
 
     async def stop(self, *, timeout: float = POWER_OFF_TIMEOUT) -> None:
@@ -158,13 +169,8 @@ class AsyncSandbox:
         Raises FailedPrecondition unless running or failed.
         """
         self._require("stop")
-        graceful = self.state is State.RUNNING
-        self.state = State.STOPPING
-        try:
-            if graceful:
-                await self._power_off(timeout)
-        finally:
-            await asyncio.shield(self._finish_stop())
+        self._check_loop()
+        await self._stop(f"{self.name} was stopped", timeout)
 
     async def client(self) -> Client:
         """A ttrpc client to the agent, shared; not to be closed by the caller.
@@ -245,6 +251,8 @@ class AsyncSandbox:
                 raise
         status = raw.returncode
         assert status is not None
+        if status < 0 and self._stopped is not None:
+            raise self._stopped
         # What nobody collected is None, as in subprocess.
         kept: list[Any] = [out if capture_output else None, err if capture_output and stderr == PIPE else None]
         if text:
@@ -411,12 +419,12 @@ class AsyncSandbox:
 
     async def info(self) -> InfoResponse:
         """The agent's version and the guest's kernel."""
-        async with self._explained():
+        async with self._observed():
             return await SystemClient(self._use().client).info()
 
     def events(self) -> AsyncEvents:
         """What happens to processes of the guest from now on. Raises FailedPrecondition unless running."""
-        return AsyncEvents(EventsClient(self._use().client).stream(), self._explained)
+        return AsyncEvents(EventsClient(self._use().client).stream(), self._observed)
 
     async def stats(self, *, processes: bool = False) -> Stats:
         """How busy the guest is: counters since its boot, and its processes if they are asked for."""
@@ -492,6 +500,8 @@ class AsyncSandbox:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        if self.state is State.STOPPING and self._limiter is not None:
+            await asyncio.wait({self._limiter})
         if self.state in _LEGAL["stop"]:
             await self.stop()
 
@@ -507,8 +517,12 @@ class AsyncSandbox:
             return await streams.open_stream(running.link.dial, identity)
 
     async def _spawn(self, start: Start) -> RawProcess:
-        service = ProcessClient(self._use().client)
-        return await RawProcess.start(service, self.open_stream, start, self._explained)
+        service, usage = ProcessClient(self._use().client), self._usage
+        assert usage is not None
+        raw = await RawProcess.start(service, self.open_stream, start, self._explained)
+        usage.begin()
+        raw.when_ended(usage.end)
+        return raw
 
     def _files(self) -> Files:
         return Files(FilesClient(self._use().client), self._stream)
@@ -531,12 +545,24 @@ class AsyncSandbox:
 
     @contextlib.asynccontextmanager
     async def _explained(self) -> AsyncIterator[None]:
+        """One use of the machine, explained when the way to the guest ends under it."""
+        with self._usage.use() if self._usage is not None else contextlib.nullcontext():
+            async with self._observed():
+                yield
+
+    @contextlib.asynccontextmanager
+    async def _observed(self) -> AsyncIterator[None]:
         """When the way to the guest ends under a call, raise what the watcher found out, not what the call saw."""
-        watcher = self._watcher
+        watcher, stopped = self._watcher, self._stopped
         try:
             yield
-        except Unavailable as error:
-            if watcher is not None:
+        except SandboxError as error:
+            unavailable = isinstance(error, Unavailable)
+            if self._stopped is not None and (unavailable or self._stopped is not stopped):
+                raise self._stopped from error
+            if not unavailable:
+                raise
+            if watcher is not None and self.failure is None:
                 await asyncio.wait({watcher}, timeout=1.0)
             if self.failure is not None and error is not self.failure:
                 raise self.failure from error
@@ -547,21 +573,56 @@ class AsyncSandbox:
         if self.state not in legal:
             needed = " or ".join(sorted(state.value for state in legal))
             what = "this" if verb == "use" else verb
-            raise FailedPrecondition(f"{self.name} is {self.state.value}; {what} needs it {needed}")
+            why = f" ({self.failure})" if self.state is State.STOPPED and self.failure is not None else ""
+            raise FailedPrecondition(f"{self.name} is {self.state.value}{why}; {what} needs it {needed}")
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self.loop:
+            raise FailedPrecondition(
+                f"{self.name} belongs to the event loop it was started in, which is another one; "
+                "a Sandbox serves them all, and threads"
+            )
 
     def _use(self) -> Running:
         if self.state is State.FAILED and self.failure is not None:
             raise self.failure
         self._require("use")
+        self._check_loop()
         assert self._running is not None
         return self._running
 
     async def _watch(self, running: Running) -> None:
         self.failure = await running.wait_gone()
+        self._lift_limits()
         self.state = State.FAILED
-        # Every call in flight ends now, with the client, and so does who is attached to the console.
+        # Every call in flight ends now, with the client, and so does who is attached to the console; then every
+        # stream, with the machine.
         running.machine.console.hang_up()
         await running.client.aclose()
+        await running.machine.close()
+
+    async def _limit(self, options: Options) -> None:
+        """Stop the machine when one of its limits is reached."""
+        assert self._usage is not None
+        why = await limits.reached(self._usage, options.idle_timeout, options.max_lifetime)
+        logger.warning("%s is stopped: %s", self.name, why)
+        await self._stop(f"{self.name} was stopped: {why}", POWER_OFF_TIMEOUT)
+        self.failure = self._stopped
+
+    async def _stop(self, why: str, timeout: float) -> None:
+        graceful = self.state is State.RUNNING
+        self.state, self._stopped = State.STOPPING, Stopped(why)
+        self._lift_limits()
+        try:
+            if graceful:
+                await self._power_off(timeout)
+        finally:
+            await asyncio.shield(self._finish_stop())
+
+    def _lift_limits(self) -> None:
+        if self._limiter is not None and self._limiter is not asyncio.current_task():
+            self._limiter.cancel()
+            self._limiter = None
 
     async def _power_off(self, timeout: float) -> None:
         running = self._running

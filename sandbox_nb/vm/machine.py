@@ -31,6 +31,9 @@ from sandbox_nb.vm.users import User
 
 logger = logging.getLogger(__name__)
 
+QUIT_TIMEOUT = 10.0
+"""Seconds a QEMU that said it would quit gets to write its disks back. One that says nothing gets half of one."""
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -226,12 +229,14 @@ class Machine:
 
     async def close(self) -> None:
         """End QEMU, politely if it listens, and let go of everything. Idempotent."""
+        grace = 0.5
         try:
             with contextlib.suppress(SandboxError, TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self.execute("quit")
+                    grace = QUIT_TIMEOUT
         finally:
-            await self.child.stop()
+            await self.child.stop(grace=grace)
             await self._end_session()
             await self._attachments.close()
             self.console.close()

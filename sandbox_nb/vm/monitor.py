@@ -52,6 +52,7 @@ class Monitor:
         self._qmp = qmp
         self._giving = asyncio.Lock()
         self._sets = itertools.count()
+        self._closing: asyncio.Future[None] | None = None
 
     @classmethod
     async def connect(cls, sock: socket.socket, child: Child) -> Monitor:
@@ -137,6 +138,11 @@ class Monitor:
         self._qmp.tap = tap
 
     async def close(self) -> None:
-        """End the session. Idempotent."""
+        """End the session. Idempotent, also for several at once, and goes on when one of them is cancelled."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._disconnect())
+        await asyncio.shield(self._closing)
+
+    async def _disconnect(self) -> None:
         with contextlib.suppress(QMPError, EOFError, OSError):
             await self._qmp.disconnect()
