@@ -19,6 +19,9 @@ from sandbox_nb.vm.images import Facts
 MAX_EMPTY = 64 << 20
 """Bytes. A qcow2 that never held data is shorter: a table of 16 TiB takes 256 KiB."""
 
+_EXT4_MAGIC_AT, _EXT4_MAGIC = 1024 + 56, b"\x53\xef"
+"""s_magic in the super block (kernel, Documentation/filesystems/ext4/super.rst)."""
+
 _PACKAGES = {"qemu-img": "qemu-utils", "mkfs.ext4": "e2fsprogs"}
 
 
@@ -49,16 +52,18 @@ def create(what: str, path: Path, disk: Disk) -> Made:
     return Made(lambda: path.unlink(missing_ok=True))
 
 
-def format_existing(what: str, path: Path, kind: str, facts: Facts) -> Made:
-    """Make a file system on an image that holds nothing.
+def format_existing(what: str, path: Path, kind: str, facts: Facts) -> Made | None:
+    """Make a file system on an image that holds nothing. One that holds such a file system is left as it is.
 
-    Raises InvalidArgument when it does hold something, FailedPrecondition when it is in use.
+    Raises InvalidArgument when it holds something else, FailedPrecondition when it is in use.
     """
     with path.open("rb", buffering=0) as image:
         taken = images.holds_data(image, facts)
+    if taken and facts.backing is None and _holds_ext4(what, path, facts):
+        return None
     if taken or facts.backing is not None or facts.format not in ("raw", "qcow2"):
         raise InvalidArgument(
-            f"{what} holds data, format={kind!r} would erase it; leave format out, or name another file"
+            f"{what} holds other data, format={kind!r} would erase it; leave format out, or name another file"
         )
     size = path.stat().st_size
     if facts.format == "qcow2" and size > MAX_EMPTY:
@@ -67,6 +72,16 @@ def format_existing(what: str, path: Path, kind: str, facts: Facts) -> Made:
     with _neighbour(what, path) as folder:
         _format(what, path, facts.format, kind, facts.virtual_size, folder)
     return Made(lambda: _restore(path, before, size))
+
+
+def _holds_ext4(what: str, path: Path, facts: Facts) -> bool:
+    """Whether an image that stands alone begins with an ext4; also one that a machine has open just now."""
+    with _neighbour(what, path) as folder:
+        start = folder / "start"
+        count = (_EXT4_MAGIC_AT + 2 + images.SECTOR - 1) // images.SECTOR
+        block = ("bs=" + str(images.SECTOR), f"count={count}")
+        _run(what, "qemu-img", "dd", "-U", "-f", facts.format, "-O", "raw", *block, f"if={path}", f"of={start}")
+        return start.read_bytes()[_EXT4_MAGIC_AT:][:2] == _EXT4_MAGIC
 
 
 def _format(what: str, image: Path, image_format: str, kind: str, size: int, folder: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_new_disk_is_made_formatted_mounted_and_keeps_its_files(give, tmp_path
     sandbox = give(Disk("home", disk, size="64M", format="ext4", target="/home/me"))
     sandbox.run(f"echo {secret} > /home/me/file", check=True)
     sandbox.stop()
-    sandbox.start(disks=[Disk("home", disk, target="/other")])
+    sandbox.start(disks=[Disk("home", disk, size="64M", format="ext4", target="/other")])
     assert sandbox.read("/other/file") == f"{secret}\n".encode()
 
 
@@ -298,5 +298,6 @@ def test_attaching_and_detaching_over_and_over_leaks_nothing(tmp_path):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 def test_two_hundred_rounds_of_attaching_and_detaching_leak_nothing(tmp_path):
     run_rounds(tmp_path, 200)

@@ -368,15 +368,28 @@ def test_an_image_is_made_with_a_file_system_or_not_at_all(tmp_path):
     refused(tmp_path / "b.img", "Not enough space", kind=FailedPrecondition, size="4K", format="ext4")
 
 
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_what_was_formatted_before_is_left_as_it_is(tmp_path, kind):
+    """A notebook says the same each time it is run."""
+    path = tmp_path / "disk.img"
+    subprocess.run(["qemu-img", "create", "-q", "-f", kind, path, "16M"], check=True)
+    prepare(path, format="ext4")
+    before = path.read_bytes()
+    image = prepare(path, format="ext4")
+    assert path.read_bytes() == before
+    image.discard()
+    assert path.read_bytes() == before
+
+
 def test_data_is_never_formatted_away(tmp_path, content):
     before = content.read_bytes()
-    refused(content, "holds data", format="ext4")
+    refused(content, "holds other data", format="ext4")
     assert content.read_bytes() == before
     for kind in ("qcow2", "vmdk"):
-        refused(converted(content, kind), "holds data", format="ext4")
+        refused(converted(content, kind), "holds other data", format="ext4")
     base = make(tmp_path / "base", "raw")
     over = make(tmp_path / "over", "qcow2", "8M", "-b", base, "-F", "raw")
-    refused(over, "holds data", format="ext4", backing=[base])
+    refused(over, "holds other data", format="ext4", backing=[base])
 
 
 def test_what_is_to_be_installed_is_said(tmp_path, monkeypatch):
