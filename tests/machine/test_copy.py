@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import subprocess
 import threading
@@ -11,8 +12,17 @@ import time
 
 import pytest
 import trees
+from support import descendants
 
-from sandbox_nb import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Sandbox
+from sandbox_nb import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Sandbox,
+    Unavailable,
+)
 
 
 @pytest.fixture
@@ -155,6 +165,21 @@ def test_a_machine_that_is_not_running_copies_nothing(own, tmp_path):
     for verb in (own.copy_to, own.copy_from):
         with pytest.raises(FailedPrecondition):
             verb(tmp_path, "/tmp")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_machine_that_dies_under_a_copy_is_said_and_leaves_nothing_half_made(own, tmp_path):
+    own.start()
+    own.run("dd if=/dev/zero of=/tmp/endless bs=1M count=0 seek=1000000", check=True)
+    guard = own.asynchronous._running.machine.child.pid
+    alive = descendants(guard)
+
+    def end_it(size: int, files: int) -> None:
+        if size and alive:
+            os.kill(alive.pop(), signal.SIGKILL)
+
+    with pytest.raises(Unavailable, match="the machine is gone: signal 9"):
+        own.copy_from("/tmp/endless", tmp_path, progress=end_it)
     assert os.listdir(tmp_path) == []
 
 
