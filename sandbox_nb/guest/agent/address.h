@@ -20,7 +20,10 @@ struct address {
 	};
 };
 
-/* False for what is no address, which leaves `address` as it was. With `prefix` its length stands behind a slash, else there is none. */
+/*
+ * False for what is no address, which leaves `address` as it was. With `prefix` its length stands behind a slash, else
+ * there is none.
+ */
 bool address_parse(struct bytes text, bool prefix, struct address *);
 void address_text(const struct address *, bool prefix, char text[ADDRESS_TEXT_MAX]);
 

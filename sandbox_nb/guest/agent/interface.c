@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* netdevice(7): how IPv6 has an interface's address set. The kernel's header for it does not go with the C library's. */
+/* netdevice(7): how IPv6 has an address set. The kernel's header for it does not go with the C library's. */
 struct in6_request {
 	struct in6_addr address;
 	uint32_t prefix;
@@ -166,16 +166,24 @@ bool interface_add_default_route(const char *name, const struct address *gateway
 	return control(AF_INET6, SIOCADDRT, &route6);
 }
 
+static bool has_address(const struct ifaddrs *entry)
+{
+	if (!entry->ifa_addr || !entry->ifa_netmask)
+		return false;
+	return entry->ifa_addr->sa_family == AF_INET || entry->ifa_addr->sa_family == AF_INET6;
+}
+
 static void put_address(struct buffer *out, const struct ifaddrs *entry)
 {
 	char text[ADDRESS_TEXT_MAX];
+	const void *has = entry->ifa_addr, *mask = entry->ifa_netmask;
 	struct address address = {.family = entry->ifa_addr->sa_family};
 	if (address.family == AF_INET) {
-		address.v4 = ((const struct sockaddr_in *)(const void *)entry->ifa_addr)->sin_addr;
-		address.prefix = prefix_of(&((const struct sockaddr_in *)(const void *)entry->ifa_netmask)->sin_addr, 4);
+		address.v4 = ((const struct sockaddr_in *)has)->sin_addr;
+		address.prefix = prefix_of(&((const struct sockaddr_in *)mask)->sin_addr, sizeof(struct in_addr));
 	} else {
-		address.v6 = ((const struct sockaddr_in6 *)(const void *)entry->ifa_addr)->sin6_addr;
-		address.prefix = prefix_of(&((const struct sockaddr_in6 *)(const void *)entry->ifa_netmask)->sin6_addr, 16);
+		address.v6 = ((const struct sockaddr_in6 *)has)->sin6_addr;
+		address.prefix = prefix_of(&((const struct sockaddr_in6 *)mask)->sin6_addr, sizeof(struct in6_addr));
 	}
 	address_text(&address, true, text);
 	pb_put_string(out, 5, text);
@@ -194,13 +202,13 @@ static void put_link(struct buffer *out, const struct ifaddrs *link, const struc
 	struct ifreq request = request_for(link->ifa_name);
 	if (link_of(link)->sll_halen == MAC_SIZE && !(link->ifa_flags & IFF_LOOPBACK))
 		mac_text(link_of(link)->sll_addr, mac);
-	pb_put_string(out, 1, link->ifa_name);
+	pb_put_text(out, 1, link->ifa_name);
 	pb_put_string(out, 2, mac);
 	if (control(AF_INET, SIOCGIFMTU, &request))
 		pb_put_varint(out, 3, (uint64_t)request.ifr_mtu);
 	pb_put_string(out, 4, state_of(link->ifa_flags));
 	for (const struct ifaddrs *entry = all; entry; entry = entry->ifa_next)
-		if (entry->ifa_addr && entry->ifa_netmask && strcmp(entry->ifa_name, link->ifa_name) == 0 && !link_of(entry))
+		if (strcmp(entry->ifa_name, link->ifa_name) == 0 && has_address(entry))
 			put_address(out, entry);
 }
 

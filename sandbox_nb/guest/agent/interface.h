@@ -22,7 +22,7 @@ bool interface_has_carrier(const char *name);
 bool interface_add_address(const char *name, const struct address *);
 bool interface_add_default_route(const char *name, const struct address *gateway);
 
-/* Appends a message Interface of network.proto as the field `number`, for this interface; for all when `name` is NULL. */
+/* Appends a message Interface of network.proto as field `number`, for this one; for all when `name` is NULL. */
 void interface_put(struct buffer *, uint32_t number, const char *name);
 
 #endif

@@ -13,7 +13,7 @@
 /* Forks. In the child, `work` has `stream` as its standard input, if that is not -1. Closes `stream` in the agent. */
 void job_start(struct call *, int stream, void (*work)(void *), void *context);
 
-/* The same; `ended` is called once, in the agent, when the child is gone: whether it has replied through job_reply(). */
+/* The same; `ended` is called once, in the agent, when the child is gone: `done` if it replied through job_reply(). */
 void job_start_told(struct call *, void (*work)(void *), void *context, void (*ended)(void *context, bool done));
 
 /* In the child. */

@@ -40,7 +40,9 @@ void lease_hand_over(const char *event)
 /* The worker may be killed, and then nobody waits for the lease any more. */
 static _Noreturn void run_udhcpc(const char *interface, const char *script, int output)
 {
-	char *argv[] = {"udhcpc", "-f", "-q", "-t", "0", "-T", "1", "-i", (char *)interface, "-s", (char *)script, NULL};
+	char *argv[] = {
+		"udhcpc", "-f", "-q", "-t", "0", "-T", "1", "-i", (char *)interface, "-s", (char *)script, NULL,
+	};
 	int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(nowhere, STDIN_FILENO);

@@ -32,9 +32,11 @@ static const struct failure failures[] = {
 	{ENOTDIR, STATUS_INVALID_ARGUMENT, "a part of the path is no folder"},
 };
 
-/* What is still to come, and with which reason it is given up. NULL: `error` does not mean that. */
+/* The reason for which what may still come is given up in the end. NULL: `error` does not mean that it may. */
 static const char *may_come(const struct mount_spec *spec, int error)
 {
+	if (spec->options.flags & MS_BIND)
+		return NULL;
 	if (strncmp(spec->source, "/dev/", 5) == 0 && (error == ENOENT || error == ENXIO))
 		return "no such device has come within 10 s";
 	if (strcmp(spec->type, "9p") == 0 && (error == ENOENT || error == EPROTONOSUPPORT))
@@ -72,8 +74,11 @@ static bool make_target(const char *target, bool file)
 		if (lstat(path, &status) == 0)
 			continue;
 		undo_path(path);
-		if ((file && !target[i] ? mknod(path, S_IFREG | 0644, 0) : mkdir(path, 0755)) < 0)
+		if ((file && !target[i] ? mknod(path, S_IFREG | 0644, 0) : mkdir(path, 0755)) < 0) {
+			if (errno == ENOENT)
+				errno = ENOTDIR; /* beneath a link that leads nowhere */
 			return false;
+		}
 	}
 	return true;
 }
@@ -91,8 +96,10 @@ static const char *find_source(const struct mount_spec *spec, char device[PATH_M
 {
 	if (strncmp(spec->source, DISK_LINKS, strlen(DISK_LINKS)) != 0)
 		return spec->source;
+	if (disk_find(spec->source + strlen(DISK_LINKS), device))
+		return device;
 	errno = ENOENT;
-	return disk_find(spec->source + strlen(DISK_LINKS), device) ? device : NULL;
+	return NULL;
 }
 
 static bool mount_source(const struct mount_spec *spec)
@@ -118,9 +125,9 @@ static bool mount_one(const struct mount_spec *spec, int events, uint64_t until)
 	undo_mount(spec->target);
 	while (!(binds ? bind_path(spec) : mount_source(spec))) {
 		int error = errno;
-		bool came = !binds && may_come(spec, error) && uevent_wait(events, until);
+		bool again = may_come(spec, error) && uevent_wait(events, until);
 		errno = error;
-		if (!came)
+		if (!again)
 			return false;
 	}
 	return !spec->options.propagation || mount(NULL, spec->target, NULL, spec->options.propagation, NULL) == 0;

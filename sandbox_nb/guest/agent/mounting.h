@@ -1,4 +1,4 @@
-/* The work of the Mount service, done by a child of the agent's (see job.h): a file system's server may keep it waiting. */
+/* The work of the Mount service, done by a child of the agent's (see job.h): a server of files may keep it waiting. */
 #ifndef MOUNTING_H
 #define MOUNTING_H
 

@@ -28,6 +28,12 @@ static const char *take_addr(struct network_plan *plan, struct bytes addr)
 	return "addr is \"dhcp\", \"none\", or an address with its prefix, such as 10.0.0.2/24";
 }
 
+static const char *take_gateway(struct network_plan *plan, struct bytes gateway)
+{
+	plan->gateway = (struct address){0};
+	return gateway.len == 0 || address_parse(gateway, false, &plan->gateway) ? NULL : "gateway is no IP address";
+}
+
 static const char *take_name(struct network_plan *plan, struct bytes name)
 {
 	memset(plan->name, 0, sizeof plan->name);
@@ -58,13 +64,11 @@ static const char *take_field(struct network_plan *plan, const struct pb_field *
 {
 	switch (field->tag) {
 	case PB_BYTES(1):
-		return mac_parse(field->bytes, plan->mac) ? NULL : "mac is no address of one interface: 52:54:00:12:34:56";
+		return mac_parse(field->bytes, plan->mac) ? NULL : "mac is no address of one interface";
 	case PB_BYTES(2):
 		return take_addr(plan, field->bytes);
 	case PB_BYTES(3):
-		plan->gateway = (struct address){0};
-		return !field->bytes.len || address_parse(field->bytes, false, &plan->gateway) ? NULL
-											  : "gateway is no IP address";
+		return take_gateway(plan, field->bytes);
 	case PB_BYTES(4):
 		return take_dns(plan, field->bytes);
 	case PB_BYTES(5):

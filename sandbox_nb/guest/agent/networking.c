@@ -77,7 +77,9 @@ static bool write_resolv_conf(const struct lease *lease)
 		address_text(&lease->dns[i], false, server);
 		snprintf(text + len, sizeof text - len, "nameserver %s\n", server);
 	}
-	return lease->n_dns == 0 || (text_write(RESOLV_CONF ".new", text) && rename(RESOLV_CONF ".new", RESOLV_CONF) == 0);
+	if (lease->n_dns == 0)
+		return true;
+	return text_write(RESOLV_CONF ".new", text) && rename(RESOLV_CONF ".new", RESOLV_CONF) == 0;
 }
 
 /* What is told goes before what the lease says. */

@@ -16,8 +16,8 @@ void uevent_init(void (*tell)(void));
 void uevent_replay(void);
 
 /*
- * For a worker that looks for a device until it is there: opens a socket of its own, before it looks first; and waits for
- * the kernel's next event, whatever it is. False when none comes until that monotonic time.
+ * For a worker that looks for a device until it is there: opens a socket of its own, before it looks first; and waits
+ * for the kernel's next event, whatever it is. False when none comes until that monotonic time.
  */
 int uevent_open(void);
 bool uevent_wait(int fd, uint64_t until);

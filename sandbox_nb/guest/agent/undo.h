@@ -1,8 +1,8 @@
 /*
  * What a worker has changed, taken back should it not come to its end.
  *
- * It may be killed at any moment: the host gives up waiting, the guest is out of memory. So a process of its own keeps the
- * list, and takes everything back, the latest first, once the worker is gone or says so.
+ * It may be killed at any moment: the host gives up waiting, the guest is out of memory. So a process of its own keeps
+ * the list, and takes everything back, the latest first, once the worker is gone or says so.
  */
 #ifndef UNDO_H
 #define UNDO_H

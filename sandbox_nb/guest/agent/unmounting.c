@@ -108,9 +108,9 @@ static _Noreturn void fail_busy(const char *target)
 	struct holders holders = {.target = realpath(target, path) ? path : target};
 	find_mounts(&holders);
 	find_processes(&holders);
+	size_t len = strlen(holders.text);
 	if (holders.n > MAX_NAMED)
-		snprintf(holders.text + strlen(holders.text), sizeof holders.text - strlen(holders.text), " and %u more",
-			 holders.n - MAX_NAMED);
+		snprintf(holders.text + len, sizeof holders.text - len, " and %u more", holders.n - MAX_NAMED);
 	job_fail(STATUS_FAILED_PRECONDITION, "%.128s is in use by %s", target,
 		 holders.n ? holders.text : "something that is no process: a loop device, a swap file");
 }

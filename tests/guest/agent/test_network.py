@@ -250,6 +250,12 @@ async def test_the_list_has_every_interface(agent):
     assert (found["card0"].mac, found["card0"].state, list(found["card0"].addresses)) == (MAC, "down", [])
 
 
+async def test_a_name_that_is_no_text_is_listed_all_the_same(agent):
+    add_card(agent)
+    ip(agent, "link", "set", "card0", "name", os.fsdecode(b"card\xff"))
+    assert MAC in [interface.mac for interface in (await agent.network.list()).interfaces]
+
+
 WRONG = [
     ({"mac": ""}, "mac"),
     ({"mac": "52:54:00:00:00"}, "mac"),
