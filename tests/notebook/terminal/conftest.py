@@ -38,7 +38,7 @@ _TEXT = """n => {
 _SCREEN = """() => {
     const { terminal } = document.querySelector('.sandbox-nb-terminal'), buffer = terminal.buffer.active;
     const rows = Array.from({length: terminal.rows}, (_, row) =>
-        buffer.getLine(buffer.baseY + row).translateToString(true));
+        buffer.getLine(buffer.baseY + row).translateToString().trimEnd());
     while (rows.at(-1) === '') rows.pop();
     return rows;
 }"""
@@ -77,8 +77,9 @@ class Notebook:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-OutputArea")
 
     def see_output(self, wanted, *, cell=1, timeout=20):
-        """Wait until the outputs of a cell have this text."""
-        self.output(cell).get_by_text(wanted).first.wait_for(timeout=timeout * 1000)
+        """Wait until the outputs of a cell have this text, or a match of this compiled expression."""
+        expression = re.compile(re.escape(wanted)) if isinstance(wanted, str) else wanted
+        self._wait(self.output(cell).first.inner_text, expression, timeout)
 
     def text(self, terminal=0):
         """What a terminal of the page shows, its scrollback included."""
@@ -95,13 +96,16 @@ class Notebook:
 
     def screen(self, wanted, *, timeout=20):
         """Wait until the rows in sight of the first terminal match; return them up to the last that has text."""
+        return self._wait(
+            lambda: "\n".join(self.page.evaluate(_SCREEN)), re.compile(wanted, re.MULTILINE), timeout
+        ).splitlines()
+
+    def _wait(self, read, wanted, timeout):
         deadline = time.monotonic() + timeout
-        while True:
-            rows = self.page.evaluate(_SCREEN)
-            if re.search(wanted, "\n".join(rows), re.MULTILINE):
-                return rows
-            assert time.monotonic() < deadline, f"no {wanted!r} in {rows}"
+        while not wanted.search(text := read()):
+            assert time.monotonic() < deadline, f"no {wanted.pattern!r} in:\n{text[-3000:]}"
             self.page.wait_for_timeout(50)
+        return text
 
     def paste(self, text):
         """Paste this text into the first terminal."""

@@ -14,18 +14,20 @@ pytestmark = [pytest.mark.vm, pytest.mark.browser]
 
 @pytest.fixture(scope="module")
 def machine(chromium, servers):
-    """A notebook in which the sandbox ``sandbox`` runs, and ``sb`` is its object."""
+    """A notebook in which the sandbox ``sb`` runs."""
     page = chromium.new_page(viewport={"width": 1200, "height": 900})
     notebook = Notebook(servers("jupyterlab"), page, "guest.ipynb")
     notebook.run("""
 %load_ext sandbox_nb
-%sandbox start
-sb = get_ipython().magics_manager.registry["SandboxMagics"].sandboxes["sandbox"]
+from sandbox_nb import Sandbox
+sb = Sandbox()
+sb.start()
+%sandbox use sb
 print("ready:", sb.state.value)
 """)
     notebook.see_output("ready: running")
     yield notebook
-    notebook.run("%sandbox stop")
+    notebook.run("sb.stop()")
     page.close()
 
 
@@ -40,7 +42,7 @@ def lab(machine):
 @pytest.fixture
 def victim(lab):
     """Another machine, ``victim``, for the test to end."""
-    lab.run("from sandbox_nb import Sandbox; victim = Sandbox('victim'); victim.start()")
+    lab.run("victim = Sandbox('victim'); victim.start()")
     yield lab
     lab.run("if victim.state.value != 'stopped': victim.stop()", cell=2)
 
@@ -79,7 +81,7 @@ def test_vi_draws_right_and_again_after_a_resize(lab):
     lines = lab.screen(r"\A1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n- f 1/100")
     assert len(lines) == lab.size()[0] == 11
     lab.type("GAthe end")
-    assert lab.screen(r"^100the end\n- f \[mod")[0] == "91"
+    lab.screen(r"^99\n100the end\n(~\n)*I f 100/100")
     lab.page.keyboard.press("Escape")
     lab.page.keyboard.type(":q!\n")
     lab.see_output("exited with status 0")
@@ -135,7 +137,7 @@ def test_the_console_is_shown(lab):
 
 def test_a_program_that_is_not_there_is_said(lab):
     lab.run("%sandbox terminal --command no-such-program")
-    lab.see_output(re.compile(r"^\[.*no-such-program.*\]$"))
+    lab.see_output("no-such-program: command not found\n[exited with status 127]")
 
 
 @pytest.mark.parametrize("what", ["", "console=True"])
@@ -144,8 +146,8 @@ def test_a_machine_that_is_killed_leaves_a_calm_line(victim, what):
     victim.page.wait_for_selector(".sandbox-nb-terminal .xterm-screen")
     victim.page.wait_for_timeout(1000)
     victim.run("os.kill(victim.asynchronous._running.machine.child.pid, 9)", cell=2)
-    victim.see_output(re.compile(r"^\[.*the machine .*SIGKILL.*\]$"))
-    assert victim.output().inner_text().count("[") == 1, "nothing beside it"
+    victim.see_output("[the machine is gone: signal 9 ended QEMU]")
+    assert "Traceback" not in victim.output().inner_text()
 
 
 @pytest.mark.parametrize("what", ["", "console=True"])
@@ -154,4 +156,4 @@ def test_a_machine_that_is_stopped_leaves_a_calm_line(victim, what):
     victim.page.wait_for_selector(".sandbox-nb-terminal .xterm-screen")
     victim.page.wait_for_timeout(1000)
     victim.run("victim.stop(); print(repr(t.wait(10)))", cell=2)
-    victim.see_output(re.compile(r"^'(victim has been stopped|ended by SIG\w+)'$"), cell=2)
+    victim.see_output(re.compile("'(victim has been stopped|ended by SIG[A-Z]+)'"), cell=2)
