@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -52,6 +54,32 @@ def test_options_of_machine_and_command():
         *("sh", "-c", "nproc; echo $A; pwd; id -un"),
     )
     assert done.stdout.split() == [b"2", b"b", b"/tmp", b"nobody"]
+
+
+def test_devices_and_options_from_a_file(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.txt").write_text("of the host")
+    (tmp_path / "machine.toml").write_text("cpu = 2\nmemory = 300\n")
+    words = ("run", "--config", "machine.toml", "--share", "src=src,ro,target=/src", "--memory", "310")
+    done = sandbox_nb(
+        *words, "sh", "-c", "cat /src/a.txt; nproc; touch /src/b 2>/dev/null || echo ro", cwd=tmp_path
+    )
+    assert done.stdout == b"of the host2\nro\n"
+
+
+def test_a_port_is_forwarded_with_no_network_card():
+    serve = "printf 'hello' | nc -l -p 80"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "sandbox_nb", "run", "--forward", f"{port}:80", "sh", "-c", serve]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        deadline, said = time.monotonic() + 30, b""
+        while not said and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as sock:
+                said = sock.recv(9)
+            time.sleep(0.05)
+        assert said == b"hello"
+        assert process.wait(timeout=30) == 0
 
 
 def test_a_command_out_of_time_is_killed():
@@ -111,6 +139,10 @@ def test_control_c_ends_everything():
         (("run", "--image", "gentoo", "--", "true"), 125, "gentoo"),
         (("run", "--env", "A", "--", "true"), 2, "NAME=VALUE"),
         (("run", "--accel", "hvf", "--", "true"), 2, "hvf"),
+        (("run", "--share", "src", "--", "true"), 2, "TAG=PATH"),
+        (("run", "--disk", "a=/no/such.img", "--", "true"), 125, "/no/such.img"),
+        (("run", "--config", "/no/such.toml", "--", "true"), 125, "/no/such.toml"),
+        (("run", "--forward", "80", "--", "true"), 2, "HOST:GUEST"),
         (("bench", "speed"), 125, "speed"),
     ],
 )

@@ -88,6 +88,13 @@ def kernel():
 
 
 @pytest.fixture(scope="module")
+def idle():
+    """A kernel of the module's, in which no test may leave a machine."""
+    with started_kernel() as kernel:
+        yield kernel
+
+
+@pytest.fixture(scope="module")
 def running():
     """A kernel of the module's, with a machine that no test may stop."""
     with started_kernel() as kernel:

@@ -32,7 +32,9 @@ def test_words_and_values(line, said):
     ("line", "said"),
     [
         ('call A.B {"id": "x y"}', ["call", "A.B", '{"id": "x y"}']),
-        ("call --timeout {n} A.B [{}, {}]", ["call", "--timeout", "{n} A.B [{}, {}]"]),
+        ("call --timeout {n} A.B [{}, {}]", ["call", "--timeout", "3", "A.B", "[{}, {}]"]),
+        ('call A.B { "id": {"x": [1]}}', ["call", "A.B", '{ "id": {"x": [1]}}']),
+        ("call A.B {}", ["call", "A.B", "{}"]),
         ("call A.B {request}", ["call", "A.B", '{"id": "x"}']),
         ("call A.B", ["call", "A.B"]),
     ],

@@ -19,7 +19,8 @@ from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.grammar import UsageError
 
 _NAME = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
-_JSON = re.compile(r"\s(?=[\[{])")
+# A list, an object, or at the end of the line the name of a value.
+_JSON = re.compile(r"""\s(?=\[|\{\s*["}]|\{\w+\}\s*\Z)""")
 
 
 def split(line: str, variables: Mapping[str, Any]) -> list[str]:
