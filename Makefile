@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE := hatch_build.py hatch_frontend.py $(wildcard sandbox_nb/guest/agent/* sandbox_nb/notebook/frontend/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo lab test soak check format protos bench bench-terminal binder-check clean
+.PHONY: help setup setup-dev demo lab test soak check format protos docs bench bench-terminal binder-check clean
 
 help:            ## this list
 	@sed -nE 's/^([a-z-]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -55,6 +55,9 @@ protos: setup-dev ## regenerate the modules made from .proto files
 
 binder-check: setup ## build and run the notebooks as Binder would
 	scripts/binder-check
+
+docs: setup-dev  ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup-dev ## measure
 	$(BIN)/sandbox-nb bench

@@ -1,0 +1,66 @@
+"""The documentation: it builds with no warning, says what the code says, and its examples are Python."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sandbox_nb
+from sandbox_nb.options import Options
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_it_builds_and_asks_nobody_else_for_anything(site):
+    for page in site.rglob("*.html"):
+        for address in re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="([^"]+)"', page.read_text()):
+            assert not re.match(r"(?:https?:)?//", address), (page, address)
+
+
+def test_every_public_name_is_described(site):
+    text = (site / "reference" / "python" / "index.html").read_text()
+    for room, names in sandbox_nb._ROOMS.items():
+        for name in names:
+            assert f'id="sandbox_nb.{room}.{name}"' in text, name
+
+
+def test_every_option_is_in_the_table(site):
+    text = (site / "reference" / "options" / "index.html").read_text()
+    for name in Options.__dataclass_fields__:
+        assert f"<code>{name}</code>" in text
+
+
+def test_help_texts_are_there(site):
+    assert "%%sandbox run" in (site / "reference" / "magics" / "index.html").read_text()
+    assert "sandbox-nb doctor" in (site / "reference" / "cli" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_are_python(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        lines = [line for line in block.splitlines() if not line.startswith("%")]
+        ast.parse("\n".join(lines))
