@@ -39,7 +39,7 @@ class AsyncForward:
 
     ``port`` is where the host listens, on 127.0.0.1; None when it is the guest that does. ``target`` is where the
     connections end: a TCP port of the other side's loopback, or the path of a UNIX socket there. ``failure`` is
-    why the last of the connections that could not be made could not.
+    why the last of the connections that could not be made could not; ``closed`` is whether it has ended.
     """
 
     def __init__(self, target: int | str, port: int | None, end: Callable[[], Awaitable[None]]) -> None:
@@ -48,13 +48,13 @@ class AsyncForward:
         self.failure: Exception | None = None
         self._end = end
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self.closed = False
 
     async def close(self) -> None:
         """Stop listening, and end the connections that are there. Idempotent."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -67,13 +67,13 @@ class AsyncForward:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        if self._closed:
-            work.close()
-            return
+    def _begin(self, work: Coroutine[Any, Any, None], *, holds: socket.socket | None = None) -> None:
+        """Start work that ends with the forward; a socket it ``holds`` is closed even if it never gets to run."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if holds is not None:
+            task.add_done_callback(lambda _: holds.close())
 
 
 class Forward:
@@ -194,20 +194,19 @@ class Forwarder:
             except OSError:
                 await asyncio.sleep(RETRY)
             else:
-                forward._begin(self._dial(forward, connection))
+                forward._begin(self._dial(forward, connection), holds=connection)
 
     async def _dial(self, forward: AsyncForward, connection: socket.socket) -> None:
-        with connection:
-            try:
-                # A write is all there is for now, and not to be kept back until the last was acknowledged.
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                async with self._opening:
-                    stream = await self._joined_stream(forward.target)
-            except (SandboxError, OSError) as error:
-                forward.failure = error
-                reset(connection)
-                return
-            await join(connection, stream)
+        try:
+            # A write is all there is for now, and not to be kept back until the last was acknowledged.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with self._opening:
+                stream = await self._joined_stream(forward.target)
+        except (SandboxError, OSError) as error:
+            forward.failure = error
+            reset(connection)
+            return
+        await join(connection, stream)
 
     async def _joined_stream(self, target: int | str) -> socket.socket:
         identity = streams.new_id()
@@ -232,8 +231,10 @@ class Forwarder:
             async with self._sockets.accept() as call:
                 async for request in call:
                     forward = self._bound.get(request.forward_id)
-                    if forward is not None:
+                    if forward is not None and not forward.closed:
                         forward._begin(self._answer(forward, call, request))
+                    else:
+                        await call.send(ConnectResult(stream_id=request.stream_id, error="it has just ended"))
 
     async def _answer(
         self,

@@ -9,6 +9,7 @@ import os
 import socket
 import socketserver
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,6 +96,22 @@ def test_a_port_that_is_taken_is_said(sb):
             sb.forward(port, 80)
     with sb.forward(port, 80) as forward:
         assert forward.port == port
+
+
+def test_the_end_of_a_forward_is_the_end_of_its_connections_also_of_those_just_begun(sb, web):
+    before = len(os.listdir("/proc/self/fd"))
+    for pause in (0.0, 0.2):
+        with contextlib.ExitStack() as stack:
+            with sb.forward(0, PAGE) as forward:
+                address = ("127.0.0.1", forward.port)
+                connections = [
+                    stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(30)
+                ]
+                time.sleep(pause)
+            for connection in connections:
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(1) == b""
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_url_leads_to_the_port_and_is_the_same_the_next_time(sb, web, monkeypatch):
