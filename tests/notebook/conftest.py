@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,10 +64,10 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def started_kernel():
+def started_kernel(**environment: str):
     """A fresh kernel with the extension loaded."""
     manager = KernelManager(kernel_name="python3")
-    manager.start_kernel()
+    manager.start_kernel(env={**os.environ, **environment})
     client = manager.client()
     client.start_channels()
     try:
