@@ -20,6 +20,7 @@ from sandbox_nb.options import Options
 from sandbox_nb.vm import accel, architecture
 from sandbox_nb.vm.accel import Accelerator
 from sandbox_nb.vm.architecture import Architecture
+from sandbox_nb.vm.machine import Logs
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of how much, in units of the stage's own."""
@@ -103,7 +104,9 @@ def prepare_state_dir(wanted: str | os.PathLike[str] | None, run_folder: Path) -
     folder = Path(wanted)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / "console.log").touch()
+        logs = Logs.in_folder(folder)
+        for path in (logs.console, logs.qemu):
+            path.touch(mode=0o600)  # nobody else's to read, whatever the folder is
     except OSError as error:
         raise InvalidArgument(
             f"state_dir={str(wanted)!r} cannot be used: {error.strerror}; give a folder that can be written to"
