@@ -35,6 +35,9 @@ FLAGS = (
     "--disable-sync",
 )
 
+NOTIFICATIONS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+"""Where JupyterLab's settings say whether it may ask for news, which it would do over the notebook."""
+
 START_TIMEOUT = 60.0
 """Seconds for a server to answer, or for a notebook to be ready, on a machine that is busy."""
 
@@ -78,6 +81,9 @@ class Server:
         self._home = tempfile.TemporaryDirectory(prefix="sandbox_nb-jupyter-")
         self.root = Path(self._home.name, "notebooks")
         self.root.mkdir()
+        settings = Path(self._home.name, "settings", NOTIFICATIONS)
+        settings.parent.mkdir(parents=True)
+        settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
         self.log = Path(self._home.name, "log")
         self.address = ""
 
@@ -158,7 +164,6 @@ class Server:
             f"--ServerApp.terminado_settings={shell}",
             f"--IdentityProvider.token={self.token}",
             f"--{trait}.expose_app_in_browser=True",
-            "--LabApp.news_url=",
         ]
         return [sys.executable, "-m", self.app, *options, *self._options]
 

@@ -39,7 +39,8 @@ export function look(fontSize: number | null): Look {
       cursor: contrasting ? (dark ? "#ffff00" : "#0000c0") : dark ? "#d0d7de" : "#57606a",
       cursorAccent: plain.background,
       selectionBackground: dark ? "#264f78" : "#add6ff",
-      selectionInactiveBackground: dark ? "#3a3d41" : "#e5ebf1",
+      // Also the match that the find bar is at.
+      selectionInactiveBackground: dark ? "#41566e" : "#b4d3f2",
     },
     minimumContrastRatio: contrasting ? 7 : 4.5,
     fontSize: fontSize ?? (parseFloat(variable("--jp-code-font-size")) || 13),
