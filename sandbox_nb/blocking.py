@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, Unpack, cast, overload
 
-from sandbox_nb.background import BACKGROUND, Runner, run_blocking
+from sandbox_nb.background import BACKGROUND, Call, Runner, run_blocking
 from sandbox_nb.boot import Boot
 from sandbox_nb.devices import Device
 from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
@@ -73,7 +73,14 @@ class Sandbox:
         self, *options: Option, timeout: float | None = None, progress: Progress | None = None, **keywords: Any
     ) -> None:
         """Start the machine."""
-        self.runner.wait(self.asynchronous.start(*options, timeout=timeout, progress=progress, **keywords))
+        self.runner.wait(self._start(*options, timeout=timeout, progress=progress, **keywords))
+
+    def begin_start(self, *options: Option, **keywords: Any) -> Call[None]:
+        """Begin to start the machine, as ``start`` does, and return at once. ``cancel`` takes it back."""
+        return self.runner.submit(self._start(*options, **keywords))
+
+    async def _start(self, *options: Option, **keywords: Any) -> None:
+        await self.asynchronous.start(*options, **keywords)
         _RUNNING.add(self)
 
     def stop(self, **keywords: Any) -> None:

@@ -47,6 +47,9 @@ FLAGS: dict[Kind, dict[str, enum.IntFlag]] = {
 """The keys that stand for bits of a device's ``flags``."""
 
 _MODES = {"gram": NetworkMode.UNIXGRAM, "stream": NetworkMode.UNIXSTREAM}
+MODES = tuple(_MODES)
+"""What ``mode`` may be."""
+
 _NONE = {"gateway": None, "dns": ()}
 """What "none" says, of the keys whose default is another."""
 

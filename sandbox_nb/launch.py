@@ -239,6 +239,16 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
     raise AssertionError("the exit stack swallows nothing")
 
 
+async def command_line(options: Options, progress: Progress | None = None) -> list[str]:
+    """QEMU's command line for a machine with these options, numbers of inherited descriptors as 0.
+
+    Devices are not in it: they are plugged when QEMU runs. The image is built if it is not there. Raises what a
+    start would raise before anything runs.
+    """
+    argv: list[str] = (await _plan(options, progress)).identity()["argv"]
+    return argv
+
+
 async def _plan(options: Options, progress: Progress | None) -> _Plan:
     """Find QEMU, the image, the accelerator and what carries vsock."""
     arch = host.guest_architecture(options)

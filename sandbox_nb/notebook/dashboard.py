@@ -23,7 +23,7 @@ WIDGETS = Path(__file__).parent / "widgets"
 
 ENDED = "The kernel that watched this machine is gone: this is how it was last seen. Run the cell again."
 
-_alive: weakref.WeakSet[Dashboard] = weakref.WeakSet()
+_shown: weakref.WeakSet[Dashboard] = weakref.WeakSet()
 
 
 class Dashboard(anywidget.AnyWidget):
@@ -51,7 +51,6 @@ class Dashboard(anywidget.AnyWidget):
         self._watch = Watch(sandbox, self._tell)
         route_by_sender(self.comm)
         self.on_msg(self._receive)
-        _alive.add(self)
 
     def _receive(self, _: Any, message: dict[str, Any], _buffers: list[memoryview]) -> None:
         match message:
@@ -84,6 +83,7 @@ class Dashboard(anywidget.AnyWidget):
         bundle["application/vnd.jupyter.widget-view+json"] = view
         # With an id, so that what was seen last can take its place: no page shows a widget without its kernel.
         display(bundle, raw=True, display_id=self.display_id)
+        _shown.add(self)
 
     def _leave(self) -> None:
         bundle = self._bundle()
@@ -96,5 +96,5 @@ class Dashboard(anywidget.AnyWidget):
 @atexit.register
 def _leave_portraits() -> None:
     """The kernel stops, or restarts: leave in each output what was seen last."""
-    for dashboard in list(_alive):
+    for dashboard in list(_shown):
         dashboard._leave()

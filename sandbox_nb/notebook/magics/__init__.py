@@ -18,7 +18,7 @@ from traitlets.config import Configurable
 from sandbox_nb import grammar, tools
 from sandbox_nb.errors import NotFound, SandboxError
 from sandbox_nb.grammar import UsageError
-from sandbox_nb.notebook.magics import calling, commands, lifecycle, looking, plugging, tracing, words
+from sandbox_nb.notebook.magics import calling, commands, configuring, lifecycle, looking, plugging, tracing, words
 from sandbox_nb.notebook.magics.completion import Completer, matcher_of
 from sandbox_nb.notebook.magics.overview import overview
 from sandbox_nb.notebook.magics.session import Session
@@ -30,7 +30,7 @@ from sandbox_nb.suggest import did_you_mean
 __all__ = ["SandboxMagics", "load", "unload"]
 
 GROUPS: dict[str, tuple[Verb, ...]] = {
-    "a machine": lifecycle.VERBS,
+    "a machine": (*lifecycle.VERBS, *configuring.VERBS),
     "in it": (*commands.VERBS, *calling.VERBS),
     "between it and the host": plugging.VERBS,
     "watch": (*looking.VERBS, *tracing.VERBS),
