@@ -93,7 +93,8 @@ class Machine:
             console = Console(console_end, logs.console)
             undo.callback(console.close)
             links = folder / "9p"
-            links.mkdir(mode=0o700, exist_ok=True)
+            # Who is handed it looks links up in it; nobody else comes this far, the folder around it is private.
+            links.mkdir(mode=0o711, exist_ok=True)
             slots = os.open(links, os.O_PATH | os.O_DIRECTORY)
             given_away.callback(os.close, slots)
             fds = Fds(
