@@ -7,6 +7,7 @@ used again.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import secrets
@@ -15,6 +16,8 @@ import stat
 from pathlib import Path
 
 from sandbox_nb.errors import FailedPrecondition
+
+_OWN: set[Path] = set()
 
 LONGEST_BASE = 60
 """Bytes. A base longer than this would leave no room for our own names below the limit of 107."""
@@ -29,12 +32,22 @@ def create(parent: Path | None = None) -> Path:
     sweep(parent)
     folder = parent / f"{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(3)}"
     folder.mkdir(mode=0o700)
+    _OWN.add(folder)
     return folder
 
 
 def remove(folder: Path) -> None:
     """Remove a run folder. Idempotent."""
     shutil.rmtree(folder, ignore_errors=True)
+    _OWN.discard(folder)
+
+
+@atexit.register
+def _remove_own() -> None:
+    """Remove what machines that were just starting leave when the interpreter ends."""
+    for folder in list(_OWN):
+        if folder.name.startswith(f"{os.getpid()}-"):  # a forked child has the set, and not the machines
+            remove(folder)
 
 
 def sweep(parent: Path) -> list[Path]:
