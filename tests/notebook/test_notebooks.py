@@ -49,13 +49,13 @@ EXPECTED = {
         r"^data +disk +qcow2 .*/dev/vda /data",
         r"virtio-data -> ../../vda",
         r"^[\d.]+ MB -> 2\d\.\d MB",
-        r"^what stays\n\ntouch: /mnt/new: Read-only file system",
+        r"^what stays\n+touch: /mnt/new: Read-only file system",
         r"^FailedPrecondition disk 'data'.*in use",
         r"^written by the host\n.* on /work type (9p|virtiofs)",
         r"^disks$",
         r"rm: can't remove '/mnt/inputs/from-host.txt': Read-only file system",
         r"^inputs +share +(9p|virtiofs) ",
-        r"^answer = 42\n\ntotal 8\n.*from-guest.txt\n.*from-host.txt",
+        r"^answer = 42\n+total 8\n.*from-guest.txt\n.*from-host.txt",
     ],
     "networking": [
         r"^1: lo .*127\.0\.0\.1/8",
@@ -68,6 +68,7 @@ EXPECTED = {
         r" > ff:ff:ff:ff:ff:ff  ARP   who has 10\.0\.0\.1\?\n.* ARP   10\.0\.0\.1 is at 02:00:00:00:00:01",
         r"ICMP  echo request 1\n.*ICMP  echo reply 1",
         r"^\d+ bytes$",
+        r"^\d+: passt +inet |^no passt here",
     ],
     "terminals": [
         r"^sandbox: started",
