@@ -32,7 +32,7 @@ def test_a_run_folder_is_private_and_below_the_runtime_folder(runtime):
 
 def test_what_a_dead_process_left_is_swept_and_what_lives_is_kept(runtime):
     mine = rundir.create()
-    script = "from sandbox_nb import rundir; print(rundir.create())"
+    script = "import os; from sandbox_nb import rundir; print(rundir.create(), flush=True); os._exit(0)"
     left = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.strip()

@@ -28,8 +28,8 @@ from sandbox_nb import Sandbox
 sb = Sandbox.started(name="owned")
 terminal = sb.popen("exec sh", tty=(24, 80))
 # The memory is no other test's, so that a template must be made for it.
-building = threading.Thread(target=Sandbox("second").start, kwargs=dict(cpu=1, memory=int(sys.argv[1])), daemon=True)
-building.start()
+second = dict(cpu=1, memory=int(sys.argv[1]))
+threading.Thread(target=Sandbox("second").start, kwargs=second, daemon=True).start()
 print("ready", flush=True)
 {end}
 """
