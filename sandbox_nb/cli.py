@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from sandbox_nb import __version__, grammar, tools
@@ -72,6 +73,9 @@ def _parser() -> Parser:
         "--peers", action="store_true", help="measure quicksand and libguestfs too, where installed"
     )
     bench.add_argument("--json", action="store_true", help="as JSON")
+    bench.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="write a page and a plot of it into this folder, too"
+    )
     bench.set_defaults(act=_bench)
     return parser
 
@@ -168,8 +172,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     from sandbox_nb import bench
 
     report = bench.measure(arguments.rows, peers=arguments.peers, tell=lambda line: print(line, file=sys.stderr))
-    if arguments.json:
-        print(json.dumps(report, indent=2))
-    else:
-        print(bench.table(report))
-    return 0
+    print(json.dumps(report.as_json(), indent=2) if arguments.json else report.as_text())
+    if arguments.results is not None:
+        report.write(arguments.results)
+    return 1 if report.failed else 0

@@ -112,6 +112,11 @@ class Server:
             self._process.wait()
         self._home.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._process.pid
+
     def write(self, name: str, cells: Sequence[str]) -> None:
         """Make a notebook of these code cells."""
         (self.root / name).write_text(
