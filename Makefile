@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 NATIVE := hatch_build.py hatch_frontend.py $(wildcard sandbox_nb/guest/agent/* sandbox_nb/notebook/frontend/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo lab test soak check format protos docs bench bench-terminal binder-check clean
+.PHONY: help setup setup-dev demo lab test soak check format protos docs bench bench-peers bench-terminal \
+  binder-check clean
 
 help:            ## this list
-	@sed -nE 's/^([a-z-]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(VENV)/.setup ## what the demo needs: system packages when missing, .venv, guest image
 	$(BIN)/sandbox-nb image build base
@@ -59,8 +60,15 @@ binder-check: setup ## build and run the notebooks as Binder would
 docs: setup-dev  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: setup-dev ## measure
-	$(BIN)/sandbox-nb bench
+bench: setup-dev ## measure everything into benchmarks/, best on a machine with nothing else to do
+	$(BIN)/sandbox-nb bench --results benchmarks
+
+bench-peers: $(VENV)/.setup-peers ## the same, with others' products beside
+	$(BIN)/sandbox-nb bench --peers --results benchmarks
+
+$(VENV)/.setup-peers: $(VENV)/.setup-dev
+	$(BIN)/python scripts/install.py dev,peers
+	touch $@
 
 bench-terminal: setup-dev ## measure the terminal beside JupyterLab's own
 	$(BIN)/sandbox-nb bench terminal

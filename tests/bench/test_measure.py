@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -42,13 +43,12 @@ def section(monkeypatch):
 
 
 def test_every_target_is_that_of_a_row_and_every_row_has_a_name_of_its_own():
-    modules = [
-        __import__(f"sandbox_nb.bench.{name}", fromlist=["NAMES"]) for name in (*bench.SECTIONS, *bench.PEERS)
-    ]
+    sections = (*bench.SECTIONS, *bench.PEERS)
+    modules = [importlib.import_module(f"sandbox_nb.bench.{name}") for name in sections]
     names = [row for module in modules for row in module.NAMES]
     assert set(TARGETS) <= set(names)
     assert len(names) == len(set(names))
-    assert not set(names) & {*bench.SECTIONS, *bench.PEERS}
+    assert not set(names) & set(sections)
     assert all(module.__doc__ for module in modules)
 
 
