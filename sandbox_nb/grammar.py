@@ -54,11 +54,11 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Say what can be chosen, with the nearest first; argparse lists without guessing."""
+        """Say what was meant, or else what can be chosen; argparse lists without guessing."""
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
-            guess = did_you_mean(str(value), known)
-            raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(known)}{guess}")
+            said = did_you_mean(str(value), known) or f"; there is {', '.join(known)}"
+            raise argparse.ArgumentError(action, f"{value!r} is not known{said}")
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -89,7 +89,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
             f"--{flag}",
             dest=option_name,
             action="append",
-            help=f"{what}, may be repeated: {notation.FORMS[kind]}",
+            help=f"{what}, may be repeated: {_form(kind)}",
             **keywords,
         )
     add("--init-arg", dest="init_args", action="append", metavar="ARG", help="argument for the agent")
@@ -122,7 +122,7 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say one device."""
     choice = parser.add_mutually_exclusive_group(required=True)
     for flag, (kind, _, what) in DEVICES.items():
-        text = f"{what}: {notation.FORMS[kind]}"
+        text = f"{what}: {_form(kind)}"
         choice.add_argument(f"--{flag}", dest="device", help=text, **_device_keywords(kind))
 
 
@@ -227,6 +227,11 @@ def _device_keywords(kind: Kind) -> dict[str, Any]:
     """What an argument that takes a device needs; one that has no first part may stand alone."""
     alone = {"nargs": "?", "const": kind()} if kind is UserNIC else {}
     return {"type": _device_type(kind), "metavar": notation.FORMS[kind].partition("[")[0] or "KEY=VALUE", **alone}
+
+
+def _form(kind: Kind) -> str:
+    """What to type, with places where a line may be broken."""
+    return notation.FORMS[kind].replace("[,", " [,")
 
 
 def _device_type(kind: Kind) -> Callable[[str], Device]:
