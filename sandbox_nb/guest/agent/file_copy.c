@@ -1,6 +1,7 @@
 /* Whole files as the bytes of a stream. */
 #include "failure.h"
 #include "file_work.h"
+#include "folder.h"
 #include "job.h"
 #include "making.h"
 #include "records.h"
@@ -107,7 +108,7 @@ void write_work(void *context)
 	if (exists && (stat(path, &old) < 0 || !S_ISREG(old.st_mode)))
 		job_fail(STATUS_INVALID_ARGUMENT, "%.400s is there and is not a regular file", request->path);
 	making_init();
-	int folder = open_parent(path, &name);
+	int folder = folder_of(path, &name);
 	int fd = folder < 0 ? -1 : making_file(folder);
 	if (fd < 0)
 		fail_with_errno(request->path);

@@ -18,22 +18,16 @@ struct file_request {
 	bool recursive;
 };
 
-/* Between the worker's stream and ... */
-void read_work(void *);   /* ... a file */
-void write_work(void *);  /* ... a file */
-void list_work(void *);   /* ... what is known of all that is in a folder */
-void pack_work(void *);   /* ... a tree */
-void unpack_work(void *); /* ... a tree */
+/* The worker's stream carries the bytes of a file, what is known of all that is in a folder, or a tree. */
+void read_work(void *);
+void write_work(void *);
+void list_work(void *);
+void pack_work(void *);
+void unpack_work(void *);
 
 /* Without a stream. */
 void stat_work(void *);
 void mkdir_work(void *);
 void remove_work(void *);
-
-/*
- * Opens the folder that holds what `path` names, and finds the last name in it. -1 with errno, which is EISDIR when that is
- * no name: empty, "." or "..".
- */
-int open_parent(const char *path, const char **name);
 
 #endif

@@ -2,30 +2,16 @@
 #include "entry.h"
 #include "failure.h"
 #include "file_work.h"
+#include "folder.h"
 #include "job.h"
 #include "trail.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 #define DEFAULT_MODE 0755
-
-int open_parent(const char *path, const char **name)
-{
-	char parent[PATH_MAX];
-	size_t len = (size_t)(strrchr(path, '/') - path);
-	*name = path + len + 1;
-	if (**name == 0 || strcmp(*name, ".") == 0 || strcmp(*name, "..") == 0) {
-		errno = EISDIR;
-		return -1;
-	}
-	memcpy(parent, path, len + 1);
-	parent[len + 1] = 0;
-	return open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-}
 
 void stat_work(void *context)
 {
@@ -42,6 +28,12 @@ void stat_work(void *context)
 	}
 	entry_put(&response, &entry);
 	job_reply(&response);
+}
+
+static void strip_slashes(char *path)
+{
+	for (size_t len = strlen(path); len > 1 && path[len - 1] == '/';)
+		path[--len] = 0;
 }
 
 /* Whether the folder is there now. `made`: and was not before. */
@@ -71,8 +63,7 @@ void mkdir_work(void *context)
 	struct file_request *request = context;
 	char *path = request->path;
 	bool made;
-	for (size_t len = strlen(path); len > 1 && path[len - 1] == '/';)
-		path[--len] = 0;
+	strip_slashes(path);
 	if (request->parents)
 		make_parents(path);
 	if (!make_folder(path, &made))
@@ -86,20 +77,18 @@ void mkdir_work(void *context)
 
 static void remove_node(int parent, const char *name, bool recursive);
 
+static void remove_inner(int folder, const char *name)
+{
+	remove_node(folder, trail_enter(bytes_of_text(name)), true);
+	trail_leave();
+}
+
 static void empty_folder(int parent, const char *name)
 {
-	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *names = fd < 0 ? NULL : fdopendir(fd);
-	if (!names)
+	int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (folder < 0)
 		fail_with_errno(trail());
-	for (const struct dirent *next; (errno = 0, next = readdir(names));)
-		if (strcmp(next->d_name, ".") != 0 && strcmp(next->d_name, "..") != 0) {
-			remove_node(fd, trail_enter(bytes_of_text(next->d_name)), true);
-			trail_leave();
-		}
-	if (errno)
-		fail_with_errno(trail());
-	closedir(names);
+	folder_each(folder, remove_inner);
 }
 
 /* Links are removed, not followed. EISDIR is Linux's answer to unlinking a folder. */
@@ -119,9 +108,8 @@ void remove_work(void *context)
 {
 	struct file_request *request = context;
 	const char *name;
-	for (size_t len = strlen(request->path); len > 1 && request->path[len - 1] == '/';)
-		request->path[--len] = 0;
-	int parent = open_parent(request->path, &name);
+	strip_slashes(request->path);
+	int parent = folder_of(request->path, &name);
 	if (parent < 0)
 		fail_with_errno(request->path);
 	trail_begin(request->path);

@@ -2,6 +2,7 @@
 #include "entry.h"
 #include "failure.h"
 #include "file_work.h"
+#include "folder.h"
 #include "job.h"
 #include "making.h"
 #include "records.h"
@@ -162,7 +163,7 @@ static int open_place(const char *path, const struct entry *entry, const char **
 		*name = entry->name.len > 0 ? trail_enter(entry->name) : ".";
 		return folder;
 	}
-	folder = open_parent(path, name);
+	folder = folder_of(path, name);
 	if (folder < 0) {
 		errno = errno == EISDIR ? ENOENT : errno; /* it is to be a folder, and none is there */
 		fail_with_errno(path);

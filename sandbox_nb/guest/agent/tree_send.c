@@ -2,16 +2,15 @@
 #include "entry.h"
 #include "failure.h"
 #include "file_work.h"
+#include "folder.h"
 #include "job.h"
 #include "records.h"
 #include "trail.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define BUCKETS 4096
@@ -54,20 +53,6 @@ static void put_entry(const struct entry *entry)
 	buffer_free(&message);
 }
 
-/* Calls `each` for what is in the folder, and closes it. */
-static void for_each_name(int folder, void (*each)(int folder, const char *name))
-{
-	DIR *names = fdopendir(folder);
-	if (!names)
-		fail_with_errno(trail());
-	for (const struct dirent *next; (errno = 0, next = readdir(names));)
-		if (strcmp(next->d_name, ".") != 0 && strcmp(next->d_name, "..") != 0)
-			each(folder, next->d_name);
-	if (errno)
-		fail_with_errno(trail());
-	closedir(names);
-}
-
 static void send_inner(int folder, const char *name)
 {
 	struct bytes shown = bytes_of_text(name);
@@ -78,7 +63,7 @@ static void send_inner(int folder, const char *name)
 static void send_folder(int folder, const struct entry *entry)
 {
 	put_entry(entry);
-	for_each_name(folder, send_inner);
+	folder_each(folder, send_inner);
 	record_put_end();
 }
 
@@ -204,7 +189,7 @@ void list_work(void *context)
 	if (folder < 0)
 		fail_with_errno(trail());
 	stream_prepare();
-	for_each_name(folder, list_one);
+	folder_each(folder, list_one);
 	record_put_end();
 	records_finish();
 	job_reply(&(struct buffer){0});
