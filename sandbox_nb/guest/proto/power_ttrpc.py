@@ -25,7 +25,7 @@ class PowerClient:
     ) -> empty_pb2.Empty:
         """Call ``Power/Off``.
 
-        Answers first, then ends every process, syncs, unmounts and powers the machine off.
+        Answers first, then ends every process, syncs, unmounts, hangs up, and powers the machine off.
         """
         return await self._client.call(
             "sandbox_nb.power.v1.Power",
@@ -56,6 +56,6 @@ class PowerBase:
     ) -> empty_pb2.Empty:
         """Answer ``Power/Off``.
 
-        Answers first, then ends every process, syncs, unmounts and powers the machine off.
+        Answers first, then ends every process, syncs, unmounts, hangs up, and powers the machine off.
         """
         raise NotImplementedError
