@@ -7,7 +7,7 @@ NATIVE := hatch_build.py hatch_frontend.py $(wildcard sandbox_nb/guest/agent/* s
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo lab test soak check format protos docs bench bench-peers bench-terminal \
-  binder-check clean
+  screenshots binder-check clean
 
 help:            ## this list
 	@sed -nE 's/^([a-z-]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -69,6 +69,9 @@ bench-peers: $(VENV)/.setup-peers ## the same, with others' products beside
 $(VENV)/.setup-peers: $(VENV)/.setup-dev
 	$(BIN)/python scripts/install.py dev,peers
 	touch $@
+
+screenshots: setup-dev ## the pictures for the documentation
+	$(BIN)/python scripts/screenshots.py
 
 bench-terminal: setup-dev ## measure the terminal beside JupyterLab's own
 	$(BIN)/sandbox-nb bench terminal

@@ -77,9 +77,9 @@ class Notebook:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-OutputArea")
 
     def see_output(self, wanted, *, cell=1, timeout=20):
-        """Wait until the outputs of a cell have this text, or a match of this compiled expression."""
+        """Wait until the outputs of a cell have this text, or match this compiled expression; return the match."""
         expression = re.compile(re.escape(wanted)) if isinstance(wanted, str) else wanted
-        self._wait(self.output(cell).first.inner_text, expression, timeout)
+        return self._wait(self.output(cell).first.inner_text, expression, timeout)
 
     def text(self, terminal=0):
         """What a terminal of the page shows, its scrollback included."""
@@ -96,16 +96,16 @@ class Notebook:
 
     def screen(self, wanted, *, timeout=20):
         """Wait until the rows in sight of the first terminal match; return them up to the last that has text."""
-        return self._wait(
-            lambda: "\n".join(self.page.evaluate(_SCREEN)), re.compile(wanted, re.MULTILINE), timeout
-        ).splitlines()
+        expression = re.compile(wanted, re.MULTILINE)
+        found = self._wait(lambda: "\n".join(self.page.evaluate(_SCREEN)), expression, timeout)
+        return found.string.splitlines()
 
     def _wait(self, read, wanted, timeout):
         deadline = time.monotonic() + timeout
-        while not wanted.search(text := read()):
+        while not (found := wanted.search(text := read())):
             assert time.monotonic() < deadline, f"no {wanted.pattern!r} in:\n{text[-3000:]}"
             self.page.wait_for_timeout(50)
-        return text
+        return found
 
     def paste(self, text):
         """Paste this text into the first terminal."""
