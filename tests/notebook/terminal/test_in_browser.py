@@ -165,6 +165,23 @@ def test_keys_reach_the_program_and_not_the_notebook(lab):
     assert lab.page.locator(".jp-Cell").count() == cells
 
 
+def test_the_cursor_blinks_while_it_has_the_keyboard_and_no_animation_runs(lab):
+    lab.run("t = Terminal(shell())\nt")
+    lab.see(r"^\$")
+    lab.focus()
+    looks = set()
+    for unlit in ("", ":not(.sandbox-nb-unlit)", ".sandbox-nb-unlit", ":not(.sandbox-nb-unlit)"):
+        cursor = lab.page.wait_for_selector(f".sandbox-nb-terminal{unlit} .xterm-cursor-blink")
+        background, state = cursor.evaluate(
+            "cursor => [getComputedStyle(cursor).backgroundColor, getComputedStyle(cursor).animationPlayState]"
+        )
+        assert state == "paused", "one that runs costs sixty frames a second"
+        looks.add(background)
+    assert len(looks) == 2
+    lab.page.keyboard.press("Control+Shift+Space")
+    assert not lab.page.locator(".sandbox-nb-unlit").count()
+
+
 def test_the_keyboard_finds_a_way_out(lab):
     lab.run("t = Terminal(shell())\nt")
     lab.see(r"^\$")

@@ -151,6 +151,24 @@ def test_what_the_server_drops_is_asked_for_again(chromium):
         assert "message rate exceeded" in server.log.read_text()
 
 
+HIDE = """hidden => {
+    Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+def test_a_hidden_page_is_sent_nothing_and_catches_up_when_it_is_seen_again(fresh):
+    fresh.run(f"t = Terminal(python({COUNT!r}))\nt")
+    fresh.see("^line 200 ")
+    fresh.page.evaluate(HIDE, True)
+    fresh.run("while 'counted' not in t.text(): time.sleep(0.1)\nprint('counted there')", cell=2)
+    fresh.see_output("counted there", cell=2)
+    assert "counted" not in fresh.text()
+    fresh.page.evaluate(HIDE, False)
+    fresh.see("^counted")
+    assert_counted(fresh.text())
+
+
 def test_a_connection_that_is_lost_and_found_loses_nothing(fresh):
     fresh.run(f"t = Terminal(python({COUNT!r}))\nt")
     fresh.see("^line 200 ")
