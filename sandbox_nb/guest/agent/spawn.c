@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -103,6 +104,7 @@ static void run_child(const void *context)
 {
 	const struct spawn *spawn = context;
 	setsid();
+	setpriority(PRIO_PROCESS, 0, 0); /* the agent's is higher */
 	if (!set_stdio(spawn->stdio))
 		_exit(EXIT_CANNOT_RUN);
 	if (spawn->tty && ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0)
