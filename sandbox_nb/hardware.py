@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
@@ -21,6 +21,7 @@ from sandbox_nb.guest.proto.mount_pb2 import MountAllRequest, MountSpec, Unmount
 from sandbox_nb.guest.proto.mount_ttrpc import MountClient
 from sandbox_nb.guest.proto.network_pb2 import ConfigureRequest, ConfigureResponse
 from sandbox_nb.guest.proto.network_ttrpc import NetworkClient
+from sandbox_nb.together import together
 from sandbox_nb.ttrpc import Client
 from sandbox_nb.vm.attach import prepare
 from sandbox_nb.vm.backend import Backend
@@ -162,12 +163,13 @@ class Hardware:
         specs = [spec for one in devices if (spec := _mount_spec(one)) is not None]
         if specs:
             await self._mounts.mount_all(MountAllRequest(mounts=specs))
-        async with _first_failure(), asyncio.TaskGroup() as group:
-            for one in devices:
-                if isinstance(one.backend, DiskImage):
-                    group.create_task(self._find(one.name))
-                elif isinstance(one.backend, Card):
-                    group.create_task(self._bring_up(one.name, one.backend))
+        works: list[Coroutine[Any, Any, None]] = []
+        for one in devices:
+            if isinstance(one.backend, DiskImage):
+                works.append(self._find(one.name))
+            elif isinstance(one.backend, Card):
+                works.append(self._bring_up(one.name, one.backend))
+        await together(*works)
 
     async def _find(self, block_id: str) -> None:
         found = await self._disks.find(FindRequest(serial=block_id))
@@ -227,12 +229,3 @@ def _mount_spec(one: Prepared) -> MountSpec | None:
 
 def _disk_path(block_id: str) -> str:
     return f"/dev/disk/by-id/virtio-{block_id}"
-
-
-@contextlib.asynccontextmanager
-async def _first_failure() -> AsyncIterator[None]:
-    """Of a group's failures the first, as it is."""
-    try:
-        yield
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None

@@ -23,6 +23,7 @@ from sandbox_nb.errors import (
     InvalidArgument,
     ProcessFailed,
     ProcessTimedOut,
+    ResourceExhausted,
     SandboxError,
     Unavailable,
 )
@@ -37,6 +38,7 @@ from sandbox_nb.guest.proto.process_pb2 import (
     WindowSize,
 )
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
+from sandbox_nb.together import together
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "AsyncProcess", "Completed"]
 
@@ -44,7 +46,10 @@ PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 STDOUT = subprocess.STDOUT
 
-KILL_TIMEOUT = 5.0
+MAX_OUTPUT = 512 << 20
+"""Bytes kept of a command's output, at most."""
+
+KILL_TIMEOUT = 2.0
 """Seconds a guest gets to answer that a process was killed. One that is frozen never does."""
 
 Command = str | Sequence[str | bytes]
@@ -254,19 +259,12 @@ class RawProcess:
             # Kept the moment it is open, so that whoever is cancelled meanwhile closes it.
             self.sockets[number] = await open_stream(identity)
 
-        failure = None
         try:
-            async with asyncio.TaskGroup() as group:
-                for number, identity in pipes.items():
-                    group.create_task(open_one(number, identity))
-                group.create_task(self._start(request))
-        except BaseExceptionGroup as failed:
-            failure = failed.exceptions[0]
-        if failure is not None:
+            await together(*(open_one(*pipe) for pipe in pipes.items()), self._start(request))
+        except BaseException:
             if self.pid:
                 await self.kill()
-            # Here, where the group is not its context: IPython shows errors that have one as bare tracebacks.
-            raise failure
+            raise
 
     async def _start(self, request: StartRequest) -> None:
         starting = asyncio.ensure_future(self._service.start(request))
@@ -470,40 +468,39 @@ async def communicate(
 
     Output goes to ``sink`` as it comes, and is only collected when it is to ``keep``.
     When time is up or the caller is cancelled, the process and all it started are killed first. Raises
-    ProcessTimedOut with the output so far.
+    ProcessTimedOut with the output so far, ResourceExhausted when there is more to keep than MAX_OUTPUT.
     """
     collected = {1: bytearray(), 2: bytearray()}
+
+    def collect(number: int, data: bytes) -> None:
+        if len(collected[1]) + len(collected[2]) + len(data) > MAX_OUTPUT:
+            raise ResourceExhausted(
+                f"{describe(raw.args)} wrote more than the {MAX_OUTPUT >> 20} MiB that are kept of an output: "
+                "take it as it comes, stream=FUNCTION, capture_output=False"
+            )
+        collected[number].extend(data)
 
     def taker(number: int) -> streams.Taker:
         def take(data: bytes) -> Awaitable[None] | None:
             if keep:
-                collected[number].extend(data)
+                collect(number, data)
             return sink(number, data) if sink is not None else None
 
         return take
 
-    failure = None
+    feeding = [streams.feed(raw.sockets[0], data)] if 0 in raw.sockets else []
+    draining = [streams.drain(raw.sockets[number], taker(number)) for number in (1, 2) if number in raw.sockets]
     try:
-        async with asyncio.timeout(timeout):
-            async with asyncio.TaskGroup() as group:
-                if 0 in raw.sockets:
-                    group.create_task(streams.feed(raw.sockets[0], data))
-                for number in (1, 2):
-                    if number in raw.sockets:
-                        group.create_task(streams.drain(raw.sockets[number], taker(number)))
-                group.create_task(raw.wait())
-    except BaseExceptionGroup as failed:
-        failure = failed.exceptions[0]
+        async with asyncio.timeout(timeout) as clock:
+            await together(*feeding, *draining, raw.wait())
     except TimeoutError:
-        assert timeout is not None
+        if timeout is None or not clock.expired():
+            raise
         raise ProcessTimedOut(describe(raw.args), timeout, bytes(collected[1]), bytes(collected[2])) from None
     finally:
         if raw.returncode is None:
             await asyncio.shield(raw.kill())
         raw.close()
-    if failure is not None:
-        # Here, where the group is not its context: IPython shows errors that have one as bare tracebacks.
-        raise failure
     return bytes(collected[1]), bytes(collected[2])
 
 

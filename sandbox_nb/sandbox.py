@@ -221,10 +221,11 @@ class AsyncSandbox:
         ``text=False``. ``stream=True`` also echoes it as it comes; a function is called instead with the file
         descriptor (1, 2) and the bytes; an awaitable that it returns is awaited before more is read. Output that
         is not to be kept in memory takes ``capture_output=False``. ``stderr`` is PIPE, DEVNULL, or STDOUT, which
-        puts it where the output goes. A cancelled or timed-out command is killed with all it started.
+        puts it where the output goes. A cancelled or timed-out command is killed with all it started; so is one that
+        writes more than the 512 MiB that are kept.
 
-        Raises ProcessFailed when ``check`` and it did not end with 0, ProcessTimedOut, FailedPrecondition unless
-        running, NotFound for an unknown user or folder.
+        Raises ProcessFailed when ``check`` and it did not end with 0, ProcessTimedOut, ResourceExhausted for too
+        much output, FailedPrecondition unless running, NotFound for an unknown user or folder.
         """
         data = None if input is None else process.guest_data("input", input)
         process.checked_timeout(timeout)
@@ -628,7 +629,8 @@ class AsyncSandbox:
         running = self._running
         assert running is not None
         self._stop_watching()
-        with contextlib.suppress(Unavailable, DeadlineExceeded, TimeoutError):
+        # Whatever a guest answers, or does not, it is ended by force next.
+        with contextlib.suppress(SandboxError, TimeoutError):
             async with asyncio.timeout(timeout):
                 await PowerClient(running.client).off()
                 # The agent hangs up once all is written and unmounted. The guest's kernel would take its devices

@@ -10,6 +10,7 @@ import struct
 
 from sandbox_nb import streams
 from sandbox_nb.errors import AlreadyExists, InvalidArgument
+from sandbox_nb.together import together
 
 __all__ = ["connect", "join", "listen", "reset"]
 
@@ -21,13 +22,8 @@ BACKLOG = 512
 
 async def join(one: socket.socket, other: socket.socket) -> None:
     """Carry bytes between two non-blocking sockets until both directions have ended, and close them."""
-    with one, other:
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(one, other))
-                group.create_task(_pump(other, one))
-        except* OSError:
-            pass
+    with one, other, contextlib.suppress(OSError):
+        await together(_pump(one, other), _pump(other, one))
 
 
 async def _pump(source: socket.socket, sink: socket.socket) -> None:

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 
-from sandbox_nb.errors import AlreadyExists, InvalidArgument, ProtocolError, Unavailable
+from sandbox_nb.errors import AlreadyExists, InvalidArgument, ProtocolError, ResourceExhausted, Unavailable
 from sandbox_nb.vm.command import STREAM_PORT
 
 MAX_ID = 128
@@ -83,10 +83,16 @@ async def drain(sock: socket.socket, take: Taker) -> None:
                 await taken
 
 
-async def collect(sock: socket.socket) -> bytearray:
-    """All that comes until the end of a stream."""
+async def collect(sock: socket.socket, limit: int) -> bytearray:
+    """All that comes until the end of a stream. Raises ResourceExhausted for more than ``limit`` bytes."""
     received = bytearray()
-    await drain(sock, received.extend)
+
+    def take(data: bytes) -> None:
+        if len(received) + len(data) > limit:
+            raise ResourceExhausted(f"the guest sent more than the {limit >> 20} MiB that are kept of this")
+        received.extend(data)
+
+    await drain(sock, take)
     return received
 
 

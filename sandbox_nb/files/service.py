@@ -35,6 +35,12 @@ __all__ = ["Files"]
 OpenStream = Callable[[], AbstractAsyncContextManager[tuple[str, socket.socket]]]
 """Opens a new stream for a block: its name for the agent, and its connected, non-blocking socket."""
 
+READ_MAX = 1 << 30
+"""Bytes of a file that is read into memory, at most. A larger one can be copied."""
+
+LIST_MAX = 64 << 20
+"""Bytes of a folder's list, at most: some hundred thousand names."""
+
 T = TypeVar("T")
 
 
@@ -51,7 +57,7 @@ class Files:
             call = asyncio.create_task(
                 self._service.read(ReadRequest(path=guest_bytes("path", path), stream=name))
             )
-            data = await _beside(call, streams.collect(sock))
+            data = await _beside(call, streams.collect(sock, READ_MAX))
             if len(data) != (sent := call.result().size):
                 raise ProtocolError(f"{os.fspath(path)!r}: the guest sent {sent} bytes, {len(data)} arrived")
             return bytes(data)
@@ -77,10 +83,13 @@ class Files:
         async with self._stream() as (name, sock):
             request = ListRequest(path=guest_bytes("path", path), stream=name)
             call = asyncio.create_task(self._service.list(request))
-            data = io.BytesIO(await _beside(call, streams.collect(sock)))
+            data = io.BytesIO(await _beside(call, streams.collect(sock, LIST_MAX)))
         found = []
-        while (entry := read_entry(data)) is not None:
-            found.append(FileInfo.of(entry))
+        try:
+            while (entry := read_entry(data)) is not None:
+                found.append(FileInfo.of(entry))
+        except ConnectionError:
+            raise ProtocolError(f"{os.fspath(path)!r}: the guest's list of it ended before its end") from None
         return sorted(found, key=lambda info: info.name)
 
     async def mkdir(self, path: AnyPath, *, mode: int, parents: bool, exist_ok: bool) -> None:
