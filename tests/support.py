@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from sandbox_nb import launch
+from sandbox_nb import bringup
 
 
 def descendants(pid: int) -> set[int]:
@@ -33,8 +33,8 @@ def alive(pids: set[int]) -> set[int]:
 @contextlib.contextmanager
 def qemu_as_who_we_are():
     """Have root's QEMU stay root's, for folders shared through 9p later: the guest gets its rights to them."""
-    before, launch._user = launch._user, lambda *_: None
+    before, bringup._user = bringup._user, lambda *_: None
     try:
         yield
     finally:
-        launch._user = before
+        bringup._user = before

@@ -14,8 +14,8 @@ from sandbox_nb.blocking import Sandbox
 from sandbox_nb.devices import Device
 from sandbox_nb.errors import SandboxError
 from sandbox_nb.hardware import AttachedDevice
-from sandbox_nb.launch import command_line
 from sandbox_nb.options import Options
+from sandbox_nb.plan import command_line
 from sandbox_nb.sandbox import State
 
 INTERVAL = 0.5

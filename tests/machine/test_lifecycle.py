@@ -21,7 +21,7 @@ from sandbox_nb import (
     Sandbox,
     State,
     Unavailable,
-    launch,
+    plan,
 )
 
 
@@ -166,7 +166,7 @@ def test_a_dead_vsock_device_fails_the_machine(own):
 
 def test_a_kernel_that_panics_ends_the_wait_with_its_words(own, monkeypatch):
     parameters = "console=ttyS0 panic=-1 rdinit=/bin/false"
-    monkeypatch.setattr(launch.command, "kernel_command_line", lambda spec: parameters)
+    monkeypatch.setattr(plan.command, "kernel_command_line", lambda spec: parameters)
     with pytest.raises(Unavailable, match="(?s)the guest reset itself.*Kernel panic"):
         own.start(warm=False)
     assert own.state is State.FAILED
@@ -179,8 +179,8 @@ def test_a_start_out_of_time_says_so(own):
 
 
 def test_a_machine_that_never_calls_is_given_up(own, monkeypatch):
-    monkeypatch.setitem(launch.BOOT_TIMEOUT, "tcg", 0.3)
-    monkeypatch.setitem(launch.BOOT_TIMEOUT, "kvm", 0.0)
+    monkeypatch.setitem(plan.BOOT_TIMEOUT, "tcg", 0.3)
+    monkeypatch.setitem(plan.BOOT_TIMEOUT, "kvm", 0.0)
     with pytest.raises(DeadlineExceeded, match="did not come up"):
         own.start(warm=False)
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 import pytest
 from support import alive, descendants
 
-from sandbox_nb import AsyncSandbox, Sandbox, cli, host, launch, rundir
+from sandbox_nb import AsyncSandbox, Sandbox, bringup, cli, host, plan, rundir
 from sandbox_nb.vm import template
 
 
@@ -90,10 +90,10 @@ def clock_errors(sandbox):
 
 def test_a_clone_of_a_template_from_yesterday_has_the_right_clock(cache, monkeypatch):
     """The template's guest was told that it is yesterday; three clones tell the host's time, to 50 ms."""
-    argv = launch.command.argv
+    argv = plan.command.argv
     yesterday = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - 86400))
     monkeypatch.setattr(
-        launch.command, "argv", lambda *spec, **how: [*argv(*spec, **how), "-rtc", f"base={yesterday}"]
+        plan.command, "argv", lambda *spec, **how: [*argv(*spec, **how), "-rtc", f"base={yesterday}"]
     )
     with Sandbox.started():
         pass
@@ -115,19 +115,19 @@ def test_another_machine_is_another_template(cache):
 
 
 async def test_any_difference_is_another_key(cache, monkeypatch):
-    plan = await launch._plan(launch.Options().applying([], {"accel": "tcg"}), None)
-    spec = plan.spec
+    made = await plan.make(plan.Options().applying([], {"accel": "tcg"}), None)
+    spec = made.spec
     others = [
-        replace(plan, spec=replace(spec, memory=512)),
-        replace(plan, spec=replace(spec, cpu=2)),
-        replace(plan, spec=replace(spec, accel="kvm")),
-        replace(plan, spec=replace(spec, qemu=cache / "qemu")),
-        replace(plan, image=replace(plan.image, digest="another")),
+        replace(made, spec=replace(spec, memory=512)),
+        replace(made, spec=replace(spec, cpu=2)),
+        replace(made, spec=replace(spec, accel="kvm")),
+        replace(made, spec=replace(spec, qemu=cache / "qemu")),
+        replace(made, image=replace(made.image, digest="another")),
     ]
     (cache / "qemu").touch()
-    keys = {template.key(found.identity()) for found in [plan, *others]}
-    monkeypatch.setattr(launch, "__version__", "99")
-    keys.add(template.key(plan.identity()))
+    keys = {template.key(found.identity()) for found in [made, *others]}
+    monkeypatch.setattr(plan, "__version__", "99")
+    keys.add(template.key(made.identity()))
     assert len(keys) == len(others) + 2
 
 
@@ -144,7 +144,7 @@ def test_a_template_torn_in_its_state_is_made_anew(cache):
 
 def test_a_ram_that_was_lost_ends_in_a_cold_start(cache, monkeypatch):
     """Size and mark are right, and the machine in it never calls."""
-    monkeypatch.setattr(launch, "RESTORED_TIMEOUT", 2.0)
+    monkeypatch.setattr(bringup, "RESTORED_TIMEOUT", 2.0)
     with Sandbox.started():
         pass
     (folder,) = templates(cache)
