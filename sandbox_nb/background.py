@@ -120,7 +120,7 @@ class Runner:
         return call.future.result(timeout)
 
     def check_caller(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Raise FailedPrecondition on the loop itself."""
+        """Raise FailedPrecondition, and do no work, for a caller who cannot wait: one on the loop itself."""
         with contextlib.suppress(RuntimeError):
             if asyncio.get_running_loop() is self.loop():
                 work.close()

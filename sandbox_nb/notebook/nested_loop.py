@@ -27,13 +27,14 @@ class LoopRunner(Runner):
         self._loop = loop
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop. Raises FailedPrecondition when it is closed."""
-        if self._loop.is_closed():
-            raise FailedPrecondition("the event loop of this sandbox is closed, and so is the way to the machine")
+        """The loop."""
         return self._loop
 
     def check_caller(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Nothing: a caller on the loop itself is what this is for."""
+        """Raise FailedPrecondition when the loop is closed. A caller on the loop itself is what this is for."""
+        if self._loop.is_closed():
+            work.close()
+            raise FailedPrecondition("the event loop of this sandbox is closed, and so is the way to the machine")
 
     def result(self, call: Call[T], timeout: float | None = None) -> T:
         """Wait for the end of ``call``, which goes on when the wait is over before. Raises TimeoutError."""

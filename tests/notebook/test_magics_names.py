@@ -62,9 +62,25 @@ def test_an_async_sandbox_on_the_notebooks_own_loop(kernel):
     assert "stopped" in kernel.run("%sandbox run -- true").error
 
 
-def test_an_interrupt_ends_a_command_on_the_notebooks_own_loop(kernel):
-    kernel.run("from sandbox_nb import AsyncSandbox; mine = AsyncSandbox(); await mine.start()")
+def test_an_async_sandbox_of_another_threads_loop_and_of_a_loop_that_is_closed(kernel):
+    kernel.run(
+        "import asyncio, threading\nfrom sandbox_nb import AsyncSandbox\n"
+        "loop = asyncio.new_event_loop(); thread = threading.Thread(target=loop.run_forever); thread.start()\n"
+        "mine = AsyncSandbox('mine'); asyncio.run_coroutine_threadsafe(mine.start(), loop).result()"
+    )
     kernel.run("%sandbox use mine")
+    assert kernel.run("%%sandbox run\nhostname").stdout == "mine\n"
+    assert kernel.run("print(hasattr(asyncio, '_nest_patched'))").stdout == "False\n"
+    kernel.run("asyncio.run_coroutine_threadsafe(mine.stop(), loop).result()")
+    kernel.run("loop.call_soon_threadsafe(loop.stop); thread.join(); loop.close()")
+    closed = kernel.run("%sandbox run hostname")
+    assert "loop of this sandbox is closed" in closed.error
+    assert (closed.error.count("\n"), closed.stderr) == (0, "")
+
+
+def test_an_interrupt_ends_a_command_on_the_notebooks_own_loop(kernel):
+    assert kernel.run("from sandbox_nb import AsyncSandbox; mine = AsyncSandbox(); await mine.start()").error == ""
+    assert kernel.run("%sandbox use mine").error == ""
     message = kernel.client.execute("%%sandbox run\necho early; sleep 987")
     while kernel.client.get_iopub_msg(timeout=30)["msg_type"] != "stream":
         pass

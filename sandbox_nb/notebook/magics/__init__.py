@@ -88,7 +88,7 @@ class SandboxMagics(Magics, _Settings):  # type: ignore[misc, valid-type]
             return self._act(line, cell)
         except SystemExit:  # --help was answered
             return None
-        except SandboxError as error:
+        except (SandboxError, KeyboardInterrupt) as error:
             if not debug:
                 _show_as_one_line(error)
             raise
@@ -168,12 +168,13 @@ def _asked(lines: list[str]) -> list[str]:
     return lines
 
 
-def _show_as_one_line(error: SandboxError) -> None:
+def _show_as_one_line(error: SandboxError | KeyboardInterrupt) -> None:
     """Let IPython show the message where it would show a traceback, which leads into our code, not the user's."""
 
     def render() -> list[str]:
-        return [f"{_RED}{type(error).__name__}: {error}{_PLAIN}"]
+        said = str(error) or "interrupted"
+        return [f"{_RED}{type(error).__name__}: {said}{_PLAIN}"]
 
-    error._render_traceback_ = render  # type: ignore[attr-defined]
+    error._render_traceback_ = render  # type: ignore[union-attr]
     # IPython shows an error that an exception group led to as a bare traceback, whatever the error says.
     error.__context__ = None

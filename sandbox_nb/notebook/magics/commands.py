@@ -81,9 +81,8 @@ def python(session: Session, arguments: argparse.Namespace) -> None:
       total = sum(numbers)
     """
     options = grammar.command_options(arguments)
-    given = {"code": arguments.cell, "values": _json_values(session, arguments.given), "wanted": arguments.out}
-    options["input"] = json.dumps(given)
-    arguments.out, wanted = None, arguments.out
+    values, wanted = _json_values(session, arguments.given), arguments.wanted
+    options["input"] = json.dumps({"code": arguments.cell, "values": values, "wanted": wanted})
     sandbox = session.find(arguments.name)
     place = f"/tmp/sandbox_nb-{secrets.token_hex(8)}.json"  # noqa: S108 - in the guest
     command = ["python3", "-c", _GUEST_CELL.read_text(), place]
@@ -212,12 +211,15 @@ def _python_arguments(parser: Parser) -> None:
     complete(action, COMPLETE_VARIABLE)
     parser.add_argument(
         "--out",
+        dest="wanted",
         action="append",
         default=[],
         metavar="VARIABLE",
         type=variable,
         help="take a value out, to the variable of the same name; may be repeated",
     )
+    # No result is bound: what comes out is the cell's values.
+    parser.set_defaults(out=None)
     _add_ending(parser)
 
 

@@ -42,6 +42,7 @@ def trace(session: Session, arguments: argparse.Namespace) -> Crossings | None:
                 _lens(session, name).save(arguments.file, **which)
             except OSError as error:
                 raise InvalidArgument(f"{arguments.file} cannot be written: {error.strerror}") from error
+            print(f"{arguments.file}: saved")
     return None
 
 
