@@ -38,7 +38,7 @@ ROWS, COLUMNS = 30, 100
 SCROLLBACK = 1000
 
 SEQ = "seq 1 200000"
-SEQ_ROUNDS = 7
+SEQ_ROUNDS = 11
 GUEST_ROUNDS = 2
 """Fewer: an emulated guest writes 200000 lines in some twenty seconds."""
 
@@ -136,18 +136,19 @@ class Contender:
         yield
         self._page.keyboard.press("Control+d")
 
-    def press_keys(self) -> Keys:
-        """Press some keys and tell how long their echoes took, in the median."""
-        page = self._page
-        page.evaluate("() => { window.samples.length = 0; }")
-        for _ in range(KEYS):
-            page.keyboard.press("x")
-            page.wait_for_timeout(PAUSE)
-        page.wait_for_timeout(500)
-        moved, drawn = zip(*page.evaluate("() => window.samples"), strict=True)
-        page.keyboard.press("Enter")  # on a new line, so that none wraps
-        page.wait_for_timeout(500)
-        return Keys(statistics.median(moved), statistics.median(drawn))
+    def press(self) -> None:
+        """Press a key."""
+        self._page.keyboard.press("x")
+        self._page.wait_for_timeout(PAUSE)
+
+    def echoes(self) -> Echoes:
+        """How long the echoes of the keys since the last call took."""
+        self._page.wait_for_timeout(500)
+        moved, drawn = zip(*self._page.evaluate("() => window.samples.splice(0)"), strict=True)
+        self._page.keyboard.press("Enter")  # on a new line, so that none wraps
+        self._page.wait_for_timeout(500)
+        self._page.evaluate("() => { window.samples.length = 0; }")
+        return Echoes(statistics.median(moved), statistics.median(drawn))
 
     def _call(self, function: str) -> list[int]:
         result: list[int] = self._page.evaluate(f"() => ({function})({self._terminal})")
@@ -168,8 +169,8 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Keys:
-    """Milliseconds from a key to its echo in the terminal's buffer, and on the screen."""
+class Echoes:
+    """Medians, in milliseconds, from a key to its echo in the terminal's buffer, and on the screen."""
 
     key: float
     paint: float
@@ -198,9 +199,16 @@ def _keys(contenders: dict[str, Contender]) -> dict[str, Row]:
     with contextlib.ExitStack() as stack:
         for each in contenders.values():
             stack.enter_context(each.echoing())
-        taken = [{who: each.press_keys() for who, each in contenders.items()} for _ in range(KEY_ROUNDS)]
-    found = _summed_up("key", [{who: keys.key for who, keys in turn.items()} for turn in taken])
-    return found | _summed_up("paint", [{who: keys.paint for who, keys in turn.items()} for turn in taken])
+        taken = [_round_of_keys(contenders) for _ in range(KEY_ROUNDS)]
+    found = _summed_up("key", [{who: echoes.key for who, echoes in turn.items()} for turn in taken])
+    return found | _summed_up("paint", [{who: echoes.paint for who, echoes in turn.items()} for turn in taken])
+
+
+def _round_of_keys(contenders: dict[str, Contender]) -> dict[str, Echoes]:
+    for _ in range(KEYS):
+        for each in contenders.values():
+            each.press()
+    return {who: each.echoes() for who, each in contenders.items()}
 
 
 def _summed_up(what: str, taken: list[dict[str, float]]) -> dict[str, Row]:

@@ -36,8 +36,8 @@ CHUNK = 256 * 1024
 BUSY = 192 * 1024
 """With this much outstanding a view has work; only a whole CHUNK is worth a further message."""
 
-TICK = 0.008
-"""Seconds between messages while output keeps coming: two a frame, far below the limit of 1000 a second."""
+TICK = 0.016
+"""Seconds between messages while output keeps coming: one a frame, far below the limit of 1000 a second."""
 
 PATIENCE = 0.064
 """Seconds for which a busy view's next message may grow to a whole CHUNK."""

@@ -1,8 +1,11 @@
 import { Inbox } from "./inbox";
 import type { FromKernel, Kernel, Model, Shape } from "./model";
 
-/** Bytes drawn after which the kernel is told, out of the megabyte it sends ahead. */
-const ACK_EVERY = 64 * 1024;
+/**
+ * Bytes drawn after which the kernel is told, out of the megabyte it sends ahead. Every message of ours costs the
+ * server and the page more than that: the kernel is busy and idle with it, and everybody is told so.
+ */
+const ACK_EVERY = 256 * 1024;
 
 /** Milliseconds after which it is told of less, unless another message tells it. */
 const ACK_AFTER = 400;
