@@ -18,7 +18,9 @@ def main(extra: str) -> None:
     """Install the requirements of the build, then the project with ``extra``."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    print("installing what the build needs", flush=True)
     subprocess.run([*pip, *project["build-system"]["requires"], "editables"], check=True)
+    print("building sandbox_nb and installing it with its dependencies; the first time takes minutes", flush=True)
     subprocess.run([*pip, "--no-build-isolation", "--editable", f"{ROOT}[{extra}]"], check=True)
 
 

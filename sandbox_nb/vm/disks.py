@@ -86,7 +86,7 @@ class DiskImage:
             if re.search(r'Failed to get (shared )?"\w+" lock', str(error)):
                 raise FailedPrecondition(
                     f"disk {self.disk.block_id!r}: {self.source} is in use, by another machine or by this; "
-                    "only a disk that all use with DiskFlags.READONLY can be shared"
+                    "only a disk that all use read-only (ro, DiskFlags.READONLY) can be shared"
                 ) from error
             remedy = "" if self.layer.whole else "; qemu-img convert makes one file of a VMDK's"
             raise FailedPrecondition(f"disk {self.disk.block_id!r}: {self.source}: {error}{remedy}") from error

@@ -85,6 +85,7 @@ def test_a_device_in_a_word(words, device):
         ("--memory many", "many"),
         ("--accel kvmm", "did you mean kvm"),
         ("--imgae base", "did you mean --image"),
+        ("--state /x", "did you mean --state-dir"),
         ("--init-arg", "--init-arg"),
     ],
 )
