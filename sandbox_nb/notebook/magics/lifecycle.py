@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sandbox_nb import grammar
+from sandbox_nb import config, grammar
 from sandbox_nb.blocking import Sandbox
+from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.grammar import Parser
 from sandbox_nb.notebook.magics.session import Session
 from sandbox_nb.notebook.magics.verbs import COMPLETE_NAME, Verb, complete
@@ -77,9 +77,17 @@ def status(session: Session, arguments: argparse.Namespace) -> Dashboard | None:
         print(f"{sandbox.name}: {sandbox.state.value}{f'; {failure}' if failure else ''}")
         return None
     print(started_line(sandbox))
-    print(f"  options: {shlex.join(grammar.machine_words(sandbox.options)) or 'none said'}")
+    print(f"  options: {_options(sandbox.options)}")
     print(f"  logs: {sandbox.state_dir}")
     return None
+
+
+def _options(options: Options) -> str:
+    """Options as they are typed, or as Python where no line can say them."""
+    try:
+        return grammar.line(grammar.machine_words(options)) or "none said"
+    except InvalidArgument:
+        return config.to_python(options)
 
 
 def list_(session: Session, arguments: argparse.Namespace) -> None:
