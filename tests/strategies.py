@@ -72,8 +72,13 @@ def _are_apart(options: Options) -> bool:
 def options(arguments: st.SearchStrategy[Any] = ARGUMENTS) -> st.SearchStrategy[Options]:
     """Machines that could be started, were the host to have their files."""
     resources = st.just({}) | st.fixed_dictionaries({"cpu": st.integers(1, 255), "memory": st.integers(96, 512)})
+    seconds = st.none() | st.integers(1, 10**6) | st.floats(0, 10**6, exclude_min=True)
     rest = {
         "image": TEXT,
+        "arch": st.sampled_from(["host", "x86_64", "aarch64"]),
+        "transport": st.sampled_from(["auto", "vhost-user", "kernel"]),
+        "idle_timeout": seconds,
+        "max_lifetime": seconds,
         "accel": st.sampled_from(["auto", "kvm", "tcg"]),
         "warm": st.sampled_from(["auto", "on"]),
         "standby": st.integers(0, 9),
@@ -83,9 +88,10 @@ def options(arguments: st.SearchStrategy[Any] = ARGUMENTS) -> st.SearchStrategy[
         "nics": st.lists(CARDS | USER_CARDS, max_size=3).map(tuple),
         "init_args": st.lists(arguments, max_size=3).map(tuple),
         "state_dir": st.none() | PATHS,
-        "kernel": st.none() | PATHS,
-        "rootfs": st.none() | PATHS,
+        **dict.fromkeys(["kernel", "modules", "busybox", "rootfs"], st.none() | PATHS),
     }
+    # What is added to the options is to be made up here too.
+    assert {"cpu", "memory", *rest} == {field.name for field in dataclasses.fields(Options)}
     said = st.fixed_dictionaries({}, optional=rest)
     made = st.builds(lambda some, more: Options(**some, **more), resources, said)
     return made.filter(_are_apart)
