@@ -29,7 +29,7 @@ from sandbox_nb.notebook.panel_form import (
     plain_options,
 )
 from sandbox_nb.notebook.panel_machine import PanelMachine
-from sandbox_nb.notebook.subshells import route_by_sender
+from sandbox_nb.notebook.subshells import route_all_by_sender
 from sandbox_nb.options import Options
 from sandbox_nb.sandbox import State
 
@@ -76,7 +76,7 @@ class SandboxPanel(widgets.VBox):
     @property
     def options(self) -> Options:
         """What the form says. Raises InvalidArgument or AlreadyExists for what cannot be meant."""
-        said = {name: control.value for name, control in self._plain.items() if control.value is not None}
+        said = self._plain_said()
         said["disks"] = [row.device() for row in self._disks.rows]
         said["filesystems"] = [row.device() for row in self._shares.rows]
         said["nics"] = [row.device() for row in self._cards.rows]
@@ -188,22 +188,23 @@ class SandboxPanel(widgets.VBox):
         finally:
             self._filling = False
 
+    def _plain_said(self) -> dict[str, Any]:
+        return {name: control.value for name, control in self._plain.items() if control.value is not None}
+
     def _changed(self) -> None:
-        """Judge what the form says now."""
+        """Judge what the form says now: what is one word, each row, and all of it together."""
         if self._filling:
             return
-        wrong = ""
-        try:
-            self.options  # noqa: B018 - what is wrong with it is what is asked for
-        except SandboxError as error:
-            wrong = str(error)
         of_rows = [row.check() for row in self._device_rows]
-        about = re.match(r"(\w+)=", wrong)
+        alone = _wrong(lambda: Options().applying((), self._plain_said()))
+        together = _wrong(lambda: self.options)
+        about = re.match(r"(\w+)=", alone)
         for name, control in self._plain.items():
             control.mark(about is not None and about[1] == name)
         # A row says itself what is wrong with it.
-        self._problem.value = "" if wrong in of_rows else html.escape(wrong)
-        self._start.disabled = bool(wrong) or self.machine.state in (State.RUNNING, *_BUSY)
+        self._problem.value = html.escape(alone or ("" if together in of_rows else together))
+        self._start.disabled = bool(together) or self.machine.state in (State.RUNNING, *_BUSY)
+        self._copy.left = self._text(ENDED)
         self._render()
 
     def _render(self) -> None:
@@ -299,35 +300,36 @@ class SandboxPanel(widgets.VBox):
 
     # The notebook
 
-    def _bundle(self) -> dict[str, Any]:
+    def _text(self, *more: str) -> str:
         try:
             line = as_magic(self.options, self.machine.sandbox.name)
         except SandboxError as error:
             line = str(error)
-        return {"text/plain": f"{self.machine.sandbox.name}: {self.machine.state.value}\n{line}"}
+        return "\n".join((f"{self.machine.sandbox.name}: {self.machine.state.value}", line, *more))
 
     def _ipython_display_(self) -> None:
-        for widget in _all_of(self):
-            route_by_sender(widget.comm)
+        route_all_by_sender(self)
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        bundle = self._bundle() | {"application/vnd.jupyter.widget-view+json": view}
+        self._copy.panel_id = self.model_id
+        bundle = {"text/plain": self._text(), "application/vnd.jupyter.widget-view+json": view}
         display(bundle, raw=True, display_id=self._display_id)
         if self not in _shown:
             self.machine.follow(self._refresh)
         _shown.add(self)
 
     def _leave(self) -> None:
-        bundle = self._bundle()
         # Nobody listens any more when the kernel is on its way out, or nobody ever did.
         with contextlib.suppress(Exception):
-            text = f"{bundle['text/plain']}\n{ENDED}"
-            display({"text/plain": text}, raw=True, display_id=self._display_id, update=True)
+            display({"text/plain": self._text(ENDED)}, raw=True, display_id=self._display_id, update=True)
 
 
-def _all_of(widget: widgets.Widget) -> Iterator[widgets.Widget]:
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from _all_of(child)
+def _wrong(judge: Callable[[], object]) -> str:
+    """What ``judge`` finds wrong, in its words."""
+    try:
+        judge()
+    except SandboxError as error:
+        return str(error)
+    return ""
 
 
 @atexit.register

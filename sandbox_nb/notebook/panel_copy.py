@@ -17,12 +17,17 @@ WIDGETS = Path(__file__).parent / "widgets"
 
 
 class CopyBox(anywidget.AnyWidget):
-    """A text with a button that copies it. The style of the whole panel comes along."""
+    """A text with a button that copies it; and what is the whole panel's: its style, and its end.
+
+    When the kernel is gone, the page puts ``left`` into the document in place of the widget ``panel_id``.
+    """
 
     _esm = WIDGETS / "copybox.js"
     _css = WIDGETS / "panel.css"
 
     text = traitlets.Unicode().tag(sync=True)
+    panel_id = traitlets.Unicode().tag(sync=True)
+    left = traitlets.Unicode().tag(sync=True)
 
 
 def as_magic(options: Options, name: str) -> str:

@@ -18,6 +18,7 @@ from sandbox_nb.config import FLAGS, Kind
 from sandbox_nb.devices import Device, Filesystem
 from sandbox_nb.errors import SandboxError
 from sandbox_nb.notebook.panel_controls import Argument, Changed, Control, Number, Pairs, Several, Switch
+from sandbox_nb.notebook.subshells import route_all_by_sender
 from sandbox_nb.options import Options
 
 _PATHS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
@@ -177,6 +178,7 @@ class Rows:
 
     def add(self, row: Row) -> None:
         """Put a row at the end."""
+        route_all_by_sender(row.box)
         row.remove.on_click(lambda _: self._take(row))
         self.rows.append(row)
         self._show()

@@ -13,3 +13,10 @@ def route_by_sender(comm: Any) -> None:
     """
     if hasattr(comm, "_reply_subshell_for"):
         comm._reply_subshell_for = lambda _data, subshell: subshell
+
+
+def route_all_by_sender(widget: Any) -> None:
+    """The same for a widget of ipywidgets and all that is in it."""
+    route_by_sender(widget.comm)
+    for child in getattr(widget, "children", ()):
+        route_all_by_sender(child)
