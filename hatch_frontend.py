@@ -28,7 +28,7 @@ def build(root: Path) -> bool:
     environment = os.environ | {
         "PATH": os.pathsep.join((str(Path(node).parent), os.environ.get("PATH", os.defpath)))
     }
-    for command in ([*npm, "ci", "--omit=dev", "--silent"], [node, "build.mjs"]):
+    for command in ([*npm, "ci", "--omit=dev", "--loglevel=error"], [node, "build.mjs"]):
         subprocess.run(command, cwd=frontend, env=environment, check=True)
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.write_text(digest)

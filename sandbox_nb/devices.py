@@ -240,6 +240,8 @@ def named(device: Device, taken: Collection[str]) -> Device:
 
     Raises InvalidArgument for what cannot be meant, AlreadyExists when the name is taken.
     """
+    if not isinstance(device, (Disk, Filesystem, NIC, UserNIC)):
+        raise InvalidArgument(f"{device!r} is no device: a Disk, Filesystem, NIC or UserNIC is needed")
     device.check()
     if device.name is None:
         assert isinstance(device, (NIC, UserNIC))

@@ -30,6 +30,7 @@ from sandbox_nb.devices import (
     named,
 )
 from sandbox_nb.errors import AlreadyExists, InvalidArgument
+from sandbox_nb.suggest import did_you_mean
 
 __all__ = [
     "NIC",
@@ -148,7 +149,8 @@ class Options:
         known = {f.name for f in dataclasses.fields(Options)}
         for name in keywords or ():
             if name not in known:
-                raise InvalidArgument(f"there is no option {name!r}; there are {', '.join(sorted(known))}")
+                said = did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
+                raise InvalidArgument(f"there is no option {name!r}{said}")
         return dataclasses.replace(result, **_normal(keywords or {})).checked()
 
     def checked(self) -> Options:

@@ -114,6 +114,11 @@ def test_sizes_are_bytes_or_have_a_unit(size, count):
     assert Disk("a", "b", size=size).size_bytes == count
 
 
+def test_a_path_alone_is_no_device():
+    with pytest.raises(InvalidArgument, match=r"'a\.img' is no device"):
+        named("a.img", ())
+
+
 def test_names_are_unique_across_kinds():
     with pytest.raises(AlreadyExists, match="'data' is taken"):
         checked(disks=[Disk("data", "a"), Disk("data", "b")])

@@ -73,7 +73,8 @@ def test_options_apply_in_order_and_keywords_last():
         ({"nics": [Disk("a", "b")]}, "NIC"),
         ({"init_args": ["a\0b"]}, "NUL"),
         ({"init_args": [3]}, "3"),
-        ({"cpus": 2}, "'cpus'"),
+        ({"cpus": 2}, "'cpus'; did you mean cpu?"),
+        ({"colour": "red"}, "there are accel, arch"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_value(keywords, named):
