@@ -1,0 +1,81 @@
+"""The dashboard in a real JupyterLab: what it shows, its buttons, what it costs when it is not seen, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from lab import opened, until
+
+pytestmark = [pytest.mark.vm, pytest.mark.browser, pytest.mark.timeout(240)]
+
+WAIT = 40_000
+
+MACHINE = "get_ipython().find_line_magic('sandbox').__self__.session.find(None)"
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    with opened("dashboard.ipynb") as made:
+        made.run(f"%sandbox start\nsb = {MACHINE}\nimport os")
+        yield made
+        assert made.errors == []
+
+
+@pytest.fixture(scope="module")
+def dashboard(notebook):
+    notebook.run("%sandbox status --live", cell=2)
+    found = notebook.page.locator(".sandbox-nb-dashboard")
+    found.locator(".plots svg").first.wait_for(timeout=WAIT)
+    return found
+
+
+def answer(notebook, expression):
+    """What an expression is in the kernel, as text."""
+    notebook.run(expression, cell=4)
+    return notebook.output(4).inner_text().split()[-1]
+
+
+def test_it_shows_the_machine_and_how_it_goes(notebook, dashboard):
+    assert dashboard.locator(".head b").inner_text() == "sandbox"
+    assert dashboard.locator(".dot.running").count() == 1
+    assert dashboard.locator(".plot").count() == 4
+    dashboard.locator(".plot polyline").first.wait_for(timeout=WAIT)
+    assert "1025:" in dashboard.locator(".streams").inner_text()
+    assert dashboard.locator(".forwards").is_hidden()
+    notebook.run("forward = sb.forward(0, 80)", cell=3)
+    dashboard.locator(".forwards", has_text="the guest's port 80").wait_for(timeout=WAIT)
+
+
+def test_a_process_is_ended_by_its_button(notebook, dashboard):
+    notebook.run("process = sb.popen('exec sleep 987')", cell=3)
+    row = dashboard.locator(".processes tr", has_text="sleep 987")
+    row.wait_for(timeout=WAIT)
+    row.locator("button").click()
+    row.wait_for(state="detached", timeout=WAIT)
+    assert answer(notebook, "process.wait(10)") == "-15"
+    notebook.run("process.__exit__()", cell=3)
+
+
+def test_the_guest_is_asked_nothing_while_the_dashboard_is_scrolled_away(notebook, dashboard):
+    notebook.run("lens = sb.trace()", cell=3)
+    count = "len(lens.crossings(layers=['ttrpc'], match='Stats.Get request'))"
+    until(lambda: int(answer(notebook, count)) > 0)
+    dashboard.evaluate("element => { element.style.display = 'none'; }")
+    notebook.page.wait_for_timeout(9_000)
+    asked = answer(notebook, count)
+    notebook.page.wait_for_timeout(5_000)
+    assert answer(notebook, count) == asked
+    dashboard.evaluate("element => { element.style.display = ''; }")
+    until(lambda: int(answer(notebook, count)) > int(asked))
+    notebook.run("lens.close()", cell=3)
+
+
+# The last: it takes the kernel.
+def test_a_kernel_that_is_killed_leaves_a_calm_line_and_the_portrait_in_the_document(notebook, dashboard):
+    os.kill(int(answer(notebook, "os.getpid()")), signal.SIGKILL)
+    dashboard.get_by_text("is gone: this is how it was last seen").wait_for(timeout=WAIT)
+    assert dashboard.locator("button").count() == 0
+    until(lambda: "widget-view" not in notebook.document())
+    assert "this is how it was last seen" in notebook.document()
