@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,6 @@ def test_text_that_is_no_utf8_is_replaced(folder):
 
 
 def test_a_full_disk_is_said_with_the_file(folder, monkeypatch):
-    monkeypatch.setattr(type(folder), "folder", lambda self: __import__("pathlib").Path("/dev/full/no"))
+    monkeypatch.setattr(type(folder), "folder", lambda self: Path("/dev/full/no"))
     with pytest.raises(ResourceExhausted, match="/dev/full/no"):
         folder.pair()[1].write(b"x" * (IN_MEMORY + 1))
