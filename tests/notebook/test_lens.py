@@ -38,7 +38,7 @@ def test_on_show_save_off(kernel, tmp_path):
         ("trace save /no/such/folder/x.jsonl", "cannot be written"),
         ("trace save x.txt", "pcapng"),
         ("trace show --layer ip", "ttrpc, vsock, qmp"),
-        ("trace show --last many", "invalid int"),
+        ("trace show --last many", "a whole number"),
     ],
 )
 def test_bad_input_is_one_line(running, line, word):
