@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from sandbox_nb.files.info import Copied, FileInfo
     from sandbox_nb.forward import AsyncForward, Forward
     from sandbox_nb.hardware import AttachedDevice, Devices
+    from sandbox_nb.lens.crossings import Crossing, Crossings
+    from sandbox_nb.lens.recorder import AsyncLens, Lens
     from sandbox_nb.options import (
         NIC,
         Disk,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from sandbox_nb.pool import SandboxPool, in_fresh_sandbox
     from sandbox_nb.process import AsyncProcess, Completed
     from sandbox_nb.sandbox import AsyncSandbox, SandboxProtocol, State
+    from sandbox_nb.stats import Connection, Stats
 
 __version__ = "0.1.0"
 
@@ -74,6 +77,9 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "pool": ("SandboxPool", "in_fresh_sandbox"),
     "boot": ("Boot",),
     "hardware": ("AttachedDevice", "Devices"),
+    "stats": ("Stats", "Connection"),
+    "lens.recorder": ("Lens", "AsyncLens"),
+    "lens.crossings": ("Crossings", "Crossing"),
     "options": (
         "Options",
         "Disk",
@@ -126,6 +132,12 @@ __all__ = [  # noqa: RUF022 - ordered by importance; a test holds it equal to _R
     "Boot",
     "AttachedDevice",
     "Devices",
+    "Stats",
+    "Connection",
+    "Lens",
+    "AsyncLens",
+    "Crossings",
+    "Crossing",
     "Options",
     "Disk",
     "DiskFlags",
