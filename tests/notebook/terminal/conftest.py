@@ -11,6 +11,9 @@ import pytest
 from sandbox_nb.bench import Skipped
 from sandbox_nb.bench.terminal_page import Server, browser, open_notebook, run_cell
 
+TIMEOUT = 60
+"""Seconds to wait for what should be seen at once, on a machine that is busy."""
+
 PRELUDE = """
 import os, sys, time
 from sandbox_nb.notebook.terminal import Terminal
@@ -62,6 +65,7 @@ class Notebook:
     def __init__(self, server, page, name, *, cells=3):
         self.server, self.page, self.name = server, page, name
         self.errors = []
+        page.set_default_timeout(TIMEOUT * 1000)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         server.write(name, [PRELUDE] + [""] * cells)
         open_notebook(page, server, name)
@@ -76,7 +80,7 @@ class Notebook:
         """The outputs of a cell."""
         return self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-OutputArea")
 
-    def see_output(self, wanted, *, cell=1, timeout=20):
+    def see_output(self, wanted, *, cell=1, timeout=TIMEOUT):
         """Wait until the outputs of a cell have this text, or match this compiled expression; return the match."""
         expression = re.compile(re.escape(wanted)) if isinstance(wanted, str) else wanted
         return self._wait(self.output(cell).first.inner_text, expression, timeout)
@@ -85,7 +89,7 @@ class Notebook:
         """What a terminal of the page shows, its scrollback included."""
         return self.page.evaluate(_TEXT, terminal)
 
-    def see(self, wanted, *, terminal=0, timeout=20):
+    def see(self, wanted, *, terminal=0, timeout=TIMEOUT):
         """Wait until a terminal shows a match of this regular expression; return it."""
         script = f"([n, wanted]) => new RegExp(wanted, 'm').test(({_TEXT})(n))"
         try:
@@ -94,7 +98,7 @@ class Notebook:
             pytest.fail(f"no {wanted!r} in:\n{self.text(terminal)[-3000:]}")
         return re.search(wanted, self.text(terminal), re.MULTILINE)
 
-    def screen(self, wanted, *, timeout=20):
+    def screen(self, wanted, *, timeout=TIMEOUT):
         """Wait until the rows in sight of the first terminal match; return them up to the last that has text."""
         expression = re.compile(wanted, re.MULTILINE)
         found = self._wait(lambda: "\n".join(self.page.evaluate(_SCREEN)), expression, timeout)
