@@ -167,12 +167,11 @@ def machine_words(options: Options) -> list[str]:
     words: list[str] = []
     for name, value in config.said(options).items():
         if name == "init_args":
-            words += [f"--init-arg={_text(argument)}" for argument in value]
+            words += [word for argument in value for word in _said("init-arg", _text(argument))]
         elif isinstance(value, tuple):
             words += [word for device in value for word in _device_words(device)]
         else:
-            flag, text = f"--{name.replace('_', '-')}", _text(value)
-            words += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+            words += _said(name.replace("_", "-"), _text(value))
     return words
 
 
@@ -265,7 +264,12 @@ def _device_type(kind: Kind) -> Callable[[str], Device]:
 def _device_words(device: Device) -> list[str]:
     flag = next(flag for flag, (kind, _, _) in DEVICES.items() if isinstance(device, kind))
     word = notation.render(device)
-    return [f"--{flag}={word}"] if word else [f"--{flag}"]
+    return _said(flag, word) if word else [f"--{flag}"]
+
+
+def _said(flag: str, text: str) -> list[str]:
+    """A flag and its value; in one word where the value looks like a flag."""
+    return [f"--{flag}={text}"] if text.startswith("-") else [f"--{flag}", text]
 
 
 def _text(value: Any) -> str:
