@@ -1,7 +1,7 @@
 """Pictures of what is to be seen in a notebook, made anew: ``python scripts/screenshots.py [NAME …]``.
 
 Each entry of SHOTS acts on a notebook in a real JupyterLab and returns the part of the page that makes the picture
-of its name. A picture is two pixels to the point, so that it is sharp where it is shown small.
+of its name. A picture is one and a half pixels to the point: sharp where it is shown small, and small itself.
 """
 
 from __future__ import annotations
@@ -72,7 +72,47 @@ def terminal_dark(page: Page, server: Server) -> Locator:
     return stage.cell(1)
 
 
+def notebook(page: Page, server: Server) -> Locator:
+    """A notebook that starts a machine, runs a cell in it and opens a terminal."""
+    page.set_viewport_size({"width": 1120, "height": 760})
+    cells = [
+        "%load_ext sandbox_nb\n%sandbox start --cpus 2 --memory 512",
+        '%%sandbox run\nuname -a\necho "hello from another kernel"',
+        "%sandbox terminal --height 7",
+    ]
+    stage = Stage(page, server, cells)
+    stage.see("root@sandbox")
+    stage.type("clear; free -m; ls --color /\n", "usr")
+    return page.locator(".jp-WindowedPanel-viewport, .jp-WindowedPanel-inner").first
+
+
+def dashboard(page: Page, server: Server) -> Locator:
+    """A machine that works, watched."""
+    page.set_viewport_size({"width": 900, "height": 1400})
+    work = "%sandbox run --bg --out work sh -c 'while :; do gzip -c /bin/busybox > /dev/null; done'"
+    setup = "%load_ext sandbox_nb\n%sandbox start --cpus 2 --memory 512 --share work=."
+    stage = Stage(page, server, [f"{setup}\n{work}\n%sandbox forward 0:80", "%sandbox status --live"])
+    page.wait_for_timeout(20_000)
+    return stage.cell(1)
+
+
+def panel(page: Page, server: Server) -> Locator:
+    """The form for the options of a machine."""
+    page.set_viewport_size({"width": 900, "height": 1400})
+    stage = Stage(page, server, ["%load_ext sandbox_nb", "%sandbox config --cpus 2 --memory 512 --share src=.,ro"])
+    return stage.cell(1)
+
+
+def timeline(page: Page, server: Server) -> Locator:
+    """Where the time of a start went."""
+    return Stage(page, server, ["%load_ext sandbox_nb\n%sandbox start", "%sandbox timeline"]).cell(1)
+
+
 SHOTS: dict[str, Callable[[Page, Server], Locator]] = {
+    "notebook": notebook,
+    "dashboard": dashboard,
+    "panel": panel,
+    "timeline": timeline,
     "terminal": terminal,
     "terminal-dark": terminal_dark,
 }
@@ -89,7 +129,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with browser() as chromium:
         for name in arguments.names or SHOTS:
-            page = chromium.new_page(viewport={"width": 900, "height": 760}, device_scale_factor=2)
+            page = chromium.new_page(viewport={"width": 900, "height": 760}, device_scale_factor=1.5)
             with Server() as server:
                 part = SHOTS[name](page, server)
                 page.wait_for_timeout(1000)
