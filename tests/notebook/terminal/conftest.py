@@ -39,7 +39,8 @@ _TEXT = """n => {
 
 # The rows of the first terminal's screen, without the empty ones at its end.
 _SCREEN = """() => {
-    const { terminal } = document.querySelector('.sandbox-nb-terminal'), buffer = terminal.buffer.active;
+    const terminal = document.querySelector('.sandbox-nb-terminal')?.terminal, buffer = terminal?.buffer.active;
+    if (!terminal) return [];
     const rows = Array.from({length: terminal.rows}, (_, row) =>
         buffer.getLine(buffer.baseY + row).translateToString().trimEnd());
     while (rows.at(-1) === '') rows.pop();
