@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,20 @@ def test_every_option_is_in_the_table(site):
 def test_help_texts_are_there(site):
     assert "%%sandbox run" in (site / "reference" / "magics" / "index.html").read_text()
     assert "sandbox-nb doctor" in (site / "reference" / "cli" / "index.html").read_text()
+
+
+def test_every_room_and_every_dependency_has_its_line():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = {f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "sandbox_nb").glob("[!_]*")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    names = {re.split(r"[><=;\[ ]", requirement)[0] for requirement in needed}
+    assert [name for name in sorted((rooms | names) - {"py.typed"}) if f"`{name}`" not in text] == []
+
+
+def test_pictures_are_small():
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert picture.stat().st_size < 150_000, picture
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -95,6 +95,8 @@ def test_several_by_name(kernel):
         ("%sandbox start --config /no/such.toml", "/no/such.toml"),
         ("%sandbox start --reuse --replace", "not allowed with"),
         ("%sandbox image buidl", "did you mean build"),
+        ("%sandbox image list --x", "%sandbox image list: unknown argument --x"),
+        ('%sandbox terminal --command "sh -c \'ls"', "quotes come in pairs"),
         ("%sandbox use nothing", "'nothing' is neither"),
     ],
 )

@@ -93,7 +93,7 @@ def python(session: Session, arguments: argparse.Namespace) -> None:
                 session.bind(name, value)
     except ProcessFailed as error:
         if error.returncode == EXIT_NOT_FOUND:
-            remedy = "%sandbox start --replace --image python"
+            remedy = f"%sandbox start --replace --image python --name {session.name(arguments.name)}"
             raise FailedPrecondition(f"{sandbox.name} has no python3: {remedy}") from error
         raise
     finally:

@@ -24,9 +24,8 @@ def terminal(session: Session, arguments: argparse.Namespace) -> Terminal:
     from sandbox_nb.notebook.guest_terminal import open_terminal
 
     look = {name: getattr(arguments, name) for name in ("height", "readonly")}
-    command = shlex.split(arguments.command) if arguments.command else None
     options = {"stream": arguments.stream, "console": arguments.console, "user": arguments.user}
-    return open_terminal(session.find(arguments.name), command, **options, **look)
+    return open_terminal(session.find(arguments.name), arguments.command or None, **options, **look)
 
 
 def console(session: Session, arguments: argparse.Namespace) -> None:
@@ -70,8 +69,15 @@ def _line(event: Event) -> str:
     return f"{event.time:%H:%M:%S.%f} {event.id} {what}"
 
 
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}; quotes come in pairs") from None
+
+
 def _terminal_arguments(parser: Parser) -> None:
-    parser.add_argument("--command", metavar="CMD", help="what to run instead of a login shell")
+    parser.add_argument("--command", type=_words, metavar="CMD", help="what to run instead of a login shell")
     parser.add_argument("--stream", metavar="ID", help="show the stream of this id")
     parser.add_argument("--console", action="store_true", help="show the serial console")
     parser.add_argument("--user", default="", metavar="USER", help="user of the guest to run as")

@@ -62,7 +62,7 @@ class Verb:
 def parser_of(verbs: Iterable[Verb]) -> tuple[Parser, Any]:
     """The parser, and what takes further sub-commands."""
     parser = Parser(prog="%sandbox", usage="%(prog)s COMMAND [OPTION]...", add_help=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
+    commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="COMMAND", dest="verb")
     for verb in verbs:
         sub = commands.add_parser(
             verb.name,
