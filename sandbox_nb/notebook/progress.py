@@ -22,14 +22,15 @@ class ProgressLine:
     def __init__(self) -> None:
         self._handle: DisplayHandle | None = None
         self._last = 0.0
+        self._shown = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show ``stage`` and the share done."""
-        now = time.monotonic()
-        if self._handle is not None and now - self._last < MIN_INTERVAL:
-            return
-        self._last = now
         text = f"{stage} {100 * done // total} %" if total else f"{stage} …"
+        now = time.monotonic()
+        if text == self._shown or (self._handle is not None and now - self._last < MIN_INTERVAL):
+            return
+        self._shown, self._last = text, now
         if self._handle is None:
             self._handle = display(Text(text), display_id=True)
         else:
