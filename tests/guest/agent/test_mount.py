@@ -253,7 +253,8 @@ async def test_unmount_all_ends_what_was_mounted_by_the_service_and_nothing_else
 
 async def test_unmount_all_leaves_what_is_in_use_and_names_it(agent, tmp_path):
     await mount(agent, tmpfs(tmp_path / "a"), tmpfs(tmp_path / "b"))
-    sleeper = await agent.start("sleep", "1000", cwd=os.fsencode(tmp_path / "a"))
+    sleeper, pid = await agent.start("sleep", "1000", cwd=os.fsencode(tmp_path / "a"), pid=True)
+    await agent.eventually(lambda: "sleep" in Path(f"/proc/{pid}/comm").read_text())
     error = await refused(agent.mounts.unmount_all())
     assert error.code == Code.FAILED_PRECONDITION
     assert f"{tmp_path}/a is in use" in str(error)

@@ -291,7 +291,7 @@ async def test_more_processes_than_may_run_are_refused_and_room_comes_back(agent
 
 async def test_results_nobody_waits_for_are_kept_up_to_a_bound(agent):
     identities = []
-    for _ in range(1030):
+    for _ in range(1100):  # 1024 results are kept, and on a busy machine the last have not ended yet
         identities.append(await agent.start("true"))  # noqa: PERF401 - one after the other
     await agent.run("true")
     with refused(Code.NOT_FOUND):
