@@ -207,15 +207,18 @@ class Options:
         return [os.fsencode(argument) for argument in self.init_args]
 
     def _check_resources(self) -> None:
+        for name, value in (("cpu", self.cpu), ("memory", self.memory)):
+            if value is not None and not _is_int(value):
+                raise InvalidArgument(f"{name}={value!r}: a whole number is needed")
         if (self.cpu is None) != (self.memory is None):
             given, missing = ("cpu", "memory") if self.memory is None else ("memory", "cpu")
             raise InvalidArgument(f"{given}={getattr(self, given)} without {missing}: give both, or neither")
         if self.cpu is None or self.memory is None:
             return
-        if not _is_int(self.cpu) or not 1 <= self.cpu <= MAX_CPU:
-            raise InvalidArgument(f"cpu={self.cpu!r}: a whole number from 1 to {MAX_CPU} is needed")
-        if not _is_int(self.memory) or self.memory < MIN_MEMORY:
-            raise InvalidArgument(f"memory={self.memory!r}: at least {MIN_MEMORY} (MiB) is needed to boot")
+        if not 1 <= self.cpu <= MAX_CPU:
+            raise InvalidArgument(f"cpu={self.cpu}: 1 to {MAX_CPU} are possible")
+        if self.memory < MIN_MEMORY:
+            raise InvalidArgument(f"memory={self.memory}: at least {MIN_MEMORY} (MiB) is needed to boot")
         if self.memory > (available := _host_memory_mib()):
             raise InvalidArgument(f"memory={self.memory}: this host has {available} MiB")
 

@@ -58,6 +58,7 @@ def test_options_apply_in_order_and_keywords_last():
         ({"cpu": 2}, "cpu=2 without memory"),
         ({"memory": 512}, "memory=512 without cpu"),
         ({"cpu": 0, "memory": 256}, "cpu=0"),
+        ({"cpu": "many"}, "cpu='many': a whole number"),
         ({"cpu": 256, "memory": 256}, "cpu=256"),
         ({"cpu": True, "memory": 256}, "cpu=True"),
         ({"cpu": 1.5, "memory": 256}, "cpu=1.5"),
