@@ -198,7 +198,7 @@ async def test_a_disk_in_use_is_not_unmounted_and_its_user_is_named(ext4):
         await guest.machine.attach("data", Disk(ext4, "data"))
         await guest.mount(f"{BY_ID}data", "/data")
         async with await guest.sandbox.popen("exec tail -f /dev/null >> /data/log") as process:
-            await guest.sh("while [ ! -e /data/log ]; do sleep 0.05; done")
+            await guest.sh("until grep -qx tail /proc/[0-9]*/comm; do sleep 0.05; done")
             with pytest.raises(FailedPrecondition, match=r"/data is in use by process \d+ \(tail\)"):
                 await guest.unmount("/data")
             await process.kill()
