@@ -66,7 +66,8 @@ async def test_a_start_waits_for_streams_that_come_behind_it(agent, tools):
 async def test_starts_that_wait_for_streams_are_bounded_and_end_with_their_connection(agent):
     calls = [asyncio.create_task(agent.start("true", stdout=f"stream://never-{n}")) for n in range(100)]
     for ended in await asyncio.gather(*calls, return_exceptions=True):
-        assert isinstance(ended, StatusError) and ended.code == Code.NOT_FOUND
+        assert isinstance(ended, StatusError)
+        assert ended.code == Code.NOT_FOUND
     waits = asyncio.create_task(agent.start("true", stdout="stream://never"))
     await asyncio.sleep(0.1)
     await agent.client.aclose()
