@@ -89,26 +89,26 @@ static void serve(const struct options *options)
 	rpc_start(options->rpc_port);
 }
 
-static void prepare_machine(void)
+static void prepare_machine(const struct options *options)
 {
 	boot_mounts();
 	boot_limits();
 	boot_loopback();
-	uevent_init(device_came);
+	uevent_init(device_came, !options->preload);
 }
 
 static void start_machine(const struct options *options)
 {
 	modules_load(MODULES_BOOT);
 	if (options->preload) {
-		prepare_machine();
+		prepare_machine(options);
 		cgroup_init(options->cgroup);
 		modules_load(MODULES_LATE);
 		serve(options);
 		say("waiting for the host");
 	} else {
 		serve(options);
-		prepare_machine();
+		prepare_machine(options);
 		cgroup_init(options->cgroup);
 		uevent_replay();
 	}

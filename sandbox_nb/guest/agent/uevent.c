@@ -31,6 +31,7 @@ struct pending {
 static struct watch netlink;
 static struct timer settle;
 static void (*tell_others)(void);
+static bool drivers_missing;
 
 static struct pending pending[MAX_PENDING];
 static size_t n_pending;
@@ -97,7 +98,7 @@ static void handle_event(const char *message, size_t len)
 	if (strcmp(value_of(message, len, "SUBSYSTEM"), "block") == 0)
 		disk_event(action, value_of(message, len, "DEVNAME"));
 	tell_others();
-	if (!*alias || n_pending == MAX_PENDING || strcmp(action, "add") != 0)
+	if (!drivers_missing || !*alias || n_pending == MAX_PENDING || strcmp(action, "add") != 0)
 		return;
 	struct pending *entry = &pending[n_pending++];
 	snprintf(entry->device, sizeof entry->device, "%s", device);
@@ -129,9 +130,10 @@ int uevent_open(void)
 	return fd;
 }
 
-void uevent_init(void (*tell)(void))
+void uevent_init(void (*tell)(void), bool missing)
 {
 	tell_others = tell;
+	drivers_missing = missing;
 	if (!watch_start(&netlink, uevent_open(), EPOLLIN, netlink_ready))
 		say("devices that come will not be seen: %s", strerror(errno));
 	disk_init();

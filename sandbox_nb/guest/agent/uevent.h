@@ -9,8 +9,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Starts to listen. `tell` is called for every event there is. */
-void uevent_init(void (*tell)(void));
+/* Starts to listen. `tell` is called for every event there is. With no driver `missing`, modprobe is left alone. */
+void uevent_init(void (*tell)(void), bool missing);
 
 /* Asks the kernel to tell again of the virtio devices that came before. */
 void uevent_replay(void);
