@@ -180,6 +180,10 @@ class Sandbox:
         """The disks, shares and network cards that are attached."""
         return self.runner.wait(self.asynchronous.devices())
 
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write what a bug report should come with. See AsyncSandbox.report."""
+        return self.runner.wait(self.asynchronous.report(path))
+
     def attach_console(self) -> socket.socket:
         """A connected, blocking socket on the guest's serial console."""
         sock = self.runner.wait(self.asynchronous.attach_console())

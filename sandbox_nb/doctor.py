@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from sandbox_nb import __version__, binaries, rundir
-from sandbox_nb.blocking import run_blocking
+from sandbox_nb import __version__, binaries, limits, link, rundir, standby
+from sandbox_nb.background import run_blocking
 from sandbox_nb.errors import NotFound, SandboxError
 from sandbox_nb.guest import image
-from sandbox_nb.host import choose_accelerator, find_qemu, guest_architecture
-from sandbox_nb.options import Options
+from sandbox_nb.host import choose_accelerator, find_qemu, guest_architecture, templates_dir
+from sandbox_nb.options import DEFAULT_MEMORY, Options
+from sandbox_nb.vm import template, users, virtiofsd
 from sandbox_nb.vm.monitor import MIN_QEMU
+
+DEVICES = ("vhost-user-vsock-pci", "virtio-blk-pci", "virtio-9p-pci", "vhost-user-fs-pci", "virtio-net-pci")
+"""What a machine may want of QEMU. Distributions put some into packages of their own."""
+
+ENOUGH_FILES = 256
 
 
 @dataclass(frozen=True)
@@ -28,9 +38,19 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> list[Finding]:
-    """Look at everything and return what was found."""
+def examine(*, fix: bool = False) -> list[Finding]:
+    """Look at everything and return what was found.
+
+    With ``fix`` what dead processes left is removed first; nothing else is touched.
+    """
+    if fix:
+        _fix()
     return [check() for check in _CHECKS]
+
+
+def _fix() -> None:
+    rundir.sweep(rundir.base())
+    template.prune(templates_dir(), keep="")
 
 
 def _software() -> Finding:
@@ -88,13 +108,88 @@ def _image() -> Finding:
     return Finding("guest image", "bad", "none, and no apt-get to take its packages from", remedy)
 
 
+def _devices() -> Finding:
+    try:
+        path = find_qemu(guest_architecture(Options()))
+    except SandboxError:
+        return Finding("devices", "note", "not examined: QEMU is missing")
+    said = subprocess.run([path, "-device", "help"], capture_output=True, text=True, check=False).stdout
+    missing = [name for name in DEVICES if f'"{name}"' not in said]
+    if missing:
+        return Finding("devices", "bad", f"{path} lacks {', '.join(missing)}", "install a QEMU built with them")
+    return Finding("devices", "ok", ", ".join(DEVICES))
+
+
+def _transport() -> Finding:
+    choice = link.choose("auto")
+    return Finding("vsock", "ok", f"{choice.transport}: {choice.reason}")
+
+
+def _shares() -> Finding:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = run_blocking(virtiofsd.find(Path(folder), binaries.guard()))
+        except SandboxError as error:
+            return Finding("shared folders", "note", f"not examined: {error}")
+    if found is None:
+        install = "a virtiofsd that works without root shares faster: sudo apt-get install virtiofsd"
+        return Finding("shared folders", "note", "through 9p; no virtiofsd works for this user", install)
+    readonly = "" if found.readonly or os.geteuid() == 0 else "; read-only ones through 9p"
+    return Finding("shared folders", "ok", f"through {found.path}{readonly}")
+
+
+def _user() -> Finding:
+    if os.geteuid() != 0:
+        return Finding("user", "ok", f"QEMU runs as you, uid {os.geteuid()}")
+    if (obstacle := users.obstacle("tcg")) is not None:
+        return Finding("user", "note", f"QEMU runs as root: {obstacle}", "start as another user than root")
+    return Finding("user", "ok", "you are root; QEMU runs as a user of its own who owns nothing")
+
+
+def _templates() -> Finding:
+    found = template.list_templates(templates_dir())
+    size = sum(one.disk_usage() for one in found) >> 20
+    detail = f"{len(found)} in {templates_dir()}, {size} of at most {template.MAX_CACHE >> 20} MiB"
+    try:
+        templates_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "set XDG_CACHE_HOME to a folder of yours, or every start boots"
+        return Finding("templates", "note", f"{templates_dir()} cannot be made: {error.strerror}", remedy)
+    if not os.access(templates_dir(), os.W_OK):
+        return Finding("templates", "note", f"{detail}; not writable", f"chown {os.geteuid()} {templates_dir()}")
+    return Finding("templates", "ok", detail)
+
+
+def _memory() -> Finding:
+    available, whole = standby.memory_mib()
+    machines = min(available // DEFAULT_MEMORY, limits.most_machines())
+    detail = f"{available} of {whole} MiB are available: {machines} machines of {DEFAULT_MEMORY} MiB"
+    if not machines:
+        return Finding("memory", "bad", detail, "stop something, or raise the memory limit of this container")
+    return Finding("memory", "ok", detail)
+
+
+def _open_files() -> Finding:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard < ENOUGH_FILES:
+        remedy = f"ulimit -Hn {ENOUGH_FILES}, or LimitNOFILE= of the service"
+        return Finding("open files", "note", f"{hard} at most: few connections to a guest at once", remedy)
+    return Finding("open files", "ok", f"{hard} at most")
+
+
 def _leftovers() -> Finding:
     try:
-        swept = rundir.sweep(rundir.base())
+        base = rundir.base()
     except SandboxError as error:
         return Finding("run folder", "bad", str(error), "set XDG_RUNTIME_DIR or TMPDIR to a short folder of yours")
-    detail = f"swept {len(swept)} left by dead processes" if swept else "nothing left behind"
-    return Finding("run folder", "ok", f"{rundir.base()}, {detail}")
+    left = len(rundir.leftovers(base)) + len(template.unfinished(templates_dir()))
+    if left:
+        detail = f"{base}; {left} left by processes that were killed"
+        return Finding("run folder", "note", detail, "sandbox-nb doctor --fix; the next start does it, too")
+    return Finding("run folder", "ok", f"{base}, nothing left behind")
 
 
-_CHECKS: list[Callable[[], Finding]] = [_software, _binaries, _qemu, _accelerator, _image, _leftovers]
+_CHECKS: list[Callable[[], Finding]] = [
+    *(_software, _binaries, _qemu, _devices, _accelerator, _user, _transport, _shares, _image, _templates),
+    *(_memory, _open_files, _leftovers),
+]

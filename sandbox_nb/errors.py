@@ -27,6 +27,7 @@ it is one too, so ``except TimeoutError`` works as people expect.
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from typing import Any
 
@@ -45,6 +46,7 @@ __all__ = [
     "Stopped",
     "Unavailable",
     "Unimplemented",
+    "from_os_error",
     "from_status",
 ]
 
@@ -153,3 +155,20 @@ def from_status(code: int, message: str, details: tuple[Any, ...] = ()) -> Sandb
     if cls is None:
         return RemoteError(message, code, details)
     return cls(message)
+
+
+_SHORT = {
+    errno.EMFILE: "open files are short; ulimit -n raises the limit",
+    errno.ENFILE: "open files are short on the whole host",
+    errno.ENOMEM: "memory is short",
+    errno.EAGAIN: "processes are short; ulimit -u raises the limit",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+}
+
+
+def from_os_error(error: OSError, what: str) -> SandboxError:
+    """Return the error for what the host refused: ResourceExhausted where it is short of something."""
+    if error.errno in _SHORT:
+        return ResourceExhausted(f"{what}: {_SHORT[error.errno]} ({error})")
+    return FailedPrecondition(f"{what}: {error}")

@@ -19,7 +19,7 @@ from sandbox_nb import binaries, hardware, plan, rundir, standby, ttrpc
 from sandbox_nb.boot import Boot
 from sandbox_nb.bringup import ROOT_SERIAL, Called, bring_up, ended_on_failure
 from sandbox_nb.devices import Filesystem
-from sandbox_nb.errors import ProtocolError, SandboxError, Unavailable, from_status
+from sandbox_nb.errors import ProtocolError, SandboxError, Unavailable, from_os_error, from_status
 from sandbox_nb.guest.image import Image
 from sandbox_nb.guest.proto.setup_pb2 import ConfigureRequest, RootDisk
 from sandbox_nb.guest.proto.setup_ttrpc import SetupClient
@@ -89,8 +89,18 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
     """Start a machine and configure it.
 
     Raises InvalidArgument, NotFound or FailedPrecondition for what is wrong before anything runs; Unavailable with
-    the console's last lines when the machine ends while it boots; DeadlineExceeded when it never calls.
+    the console's last lines when the machine ends while it boots; DeadlineExceeded when it never calls;
+    ResourceExhausted when the host is short of open files, memory or disk.
     """
+    try:
+        return await _launch(options, hostname, progress)
+    except OSError as error:
+        if isinstance(error, SandboxError):  # Unavailable and DeadlineExceeded are both
+            raise
+        raise from_os_error(error, "the machine cannot be started") from error
+
+
+async def _launch(options: Options, hostname: str, progress: Progress | None) -> Running:
     began = time.perf_counter()
     made = await plan.make(options, progress)
     boot = Boot("cold", made.accelerator, {"prepare": time.perf_counter() - began}, ": ".join(made.transport))

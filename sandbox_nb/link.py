@@ -101,7 +101,16 @@ class DeviceLink:
 
     async def plug(self, machine: Machine) -> None:
         """See Link."""
-        await machine.plug_vsock(self._vhost_path)
+        try:
+            await machine.plug_vsock(self._vhost_path)
+        except FailedPrecondition as error:
+            # A device that cannot serve has ended, or is just about to, and knows why.
+            try:
+                async with asyncio.timeout(1.0):
+                    gone = await self.wait_gone()
+            except TimeoutError:
+                raise error from None
+            raise gone from error
 
     async def called(self) -> socket.socket:
         """See Link."""

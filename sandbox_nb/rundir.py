@@ -52,10 +52,15 @@ def _remove_own() -> None:
 
 def sweep(parent: Path) -> list[Path]:
     """Remove the run folders of processes that are gone; return them."""
-    left = [entry for entry in parent.iterdir() if _is_orphan(entry.name)]
+    left = leftovers(parent)
     for folder in left:
         remove(folder)
     return left
+
+
+def leftovers(parent: Path) -> list[Path]:
+    """The run folders of processes that are gone."""
+    return [entry for entry in parent.iterdir() if _is_orphan(entry.name)]
 
 
 def base() -> Path:

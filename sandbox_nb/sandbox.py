@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, Unpack, overload
 
-from sandbox_nb import limits, process, proxy, streams
+from sandbox_nb import limits, process, proxy, report, streams
 from sandbox_nb.boot import Boot
 from sandbox_nb.devices import Device
 from sandbox_nb.errors import (
@@ -221,8 +221,8 @@ class AsyncSandbox:
         ``text=False``. ``stream=True`` also echoes it as it comes; a function is called instead with the file
         descriptor (1, 2) and the bytes; an awaitable that it returns is awaited before more is read. Output that
         is not to be kept in memory takes ``capture_output=False``. ``stderr`` is PIPE, DEVNULL, or STDOUT, which
-        puts it where the output goes. A cancelled or timed-out command is killed with all it started; so is one that
-        writes more than the 512 MiB that are kept.
+        puts it where the output goes. A cancelled or timed-out command is killed with all it started; so is one
+        that writes more than the 512 MiB that are kept.
 
         Raises ProcessFailed when ``check`` and it did not end with 0, ProcessTimedOut, ResourceExhausted for too
         much output, FailedPrecondition unless running, NotFound for an unknown user or folder.
@@ -474,6 +474,27 @@ class AsyncSandbox:
     def console(self) -> str:
         """The last lines of the guest's console."""
         return self._running.machine.console.ring.tail(200) if self._running else ""
+
+    async def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write what a bug report should come with, and return where it is; in any state.
+
+        It is a zip file of logs, options, boot and what ``sandbox-nb doctor`` finds, and holds no environment,
+        input, output or file content. ``path`` None: a name of its own in the current folder.
+
+        Raises InvalidArgument when there is something at ``path``, FailedPrecondition or ResourceExhausted when it
+        cannot be written.
+        """
+        running = self._running
+        subject = report.Subject(
+            self.name,
+            self.state.value,
+            self.options,
+            failure=str(self.failure or ""),
+            console=self.console,
+            boot=None if running is None else running.boot,
+            logs=None if running is None else running.state_dir,
+        )
+        return await asyncio.to_thread(report.write, subject, path)
 
     async def attach_console(self) -> socket.socket:
         """A connected, non-blocking socket on the serial console. Raises FailedPrecondition unless running."""

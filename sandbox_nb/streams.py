@@ -13,7 +13,14 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 
-from sandbox_nb.errors import AlreadyExists, InvalidArgument, ProtocolError, ResourceExhausted, Unavailable
+from sandbox_nb.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    ProtocolError,
+    ResourceExhausted,
+    Unavailable,
+    from_os_error,
+)
 from sandbox_nb.vm.command import STREAM_PORT
 
 MAX_ID = 128
@@ -59,8 +66,10 @@ async def open_stream(dial: Dial, identity: str) -> socket.socket:
     greeting = hello(identity)
     try:
         sock = await dial(STREAM_PORT, greeting)
-    except OSError as error:
+    except ConnectionError as error:
         raise Unavailable(f"the guest takes no streams: {error}") from error
+    except OSError as error:
+        raise from_os_error(error, "no stream to the guest") from error
     try:
         answer = await _receive_answer(sock)
         if answer != identity:

@@ -39,6 +39,7 @@ def add_commands(commands: Any, progress: Callable[[], ShownProgress]) -> None:
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--fix", action="store_true", help="remove what processes that were killed have left")
     parser.set_defaults(act=_doctor)
 
 
@@ -72,7 +73,7 @@ def _add_template_commands(parser: argparse.ArgumentParser) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     from sandbox_nb import doctor
 
-    findings = doctor.examine()
+    findings = doctor.examine(fix=arguments.fix)
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

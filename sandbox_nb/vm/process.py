@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import subprocess
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from sandbox_nb.errors import FailedPrecondition, NotFound, ResourceExhausted
+from sandbox_nb.errors import NotFound, from_os_error
 from sandbox_nb.vm.ring import Ring
 from sandbox_nb.vm.users import User
 
@@ -82,9 +81,7 @@ class Child:
             except FileNotFoundError as error:
                 raise NotFound(f"{error.filename} is not there: {name} cannot be started") from error
             except OSError as error:
-                short = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-                kind = ResourceExhausted if short else FailedPrecondition
-                raise kind(f"{name} cannot be started: {error}") from error
+                raise from_os_error(error, f"{name} cannot be started") from error
         logger.debug("%s is process %d under the guard: %s", name, process.pid, argv)
         return cls(name, process, log_file)
 

@@ -148,10 +148,9 @@ def write_ram(source: int, size: int, folder: Path) -> str:
         with memoryview(ram) as view:
             for start, end in _extents(source, size):
                 for offset in range(start, end, _BLOCK):
-                    block = view[offset : min(offset + _BLOCK, end)]
-                    if block != _ZEROS[: len(block)]:
-                        os.pwrite(target.fileno(), block, offset)
-                    block.release()
+                    with view[offset : min(offset + _BLOCK, end)] as block:
+                        if block != _ZEROS[: len(block)]:
+                            os.pwrite(target.fileno(), block, offset)
         os.pwrite(target.fileno(), mark, size)
         os.fsync(target.fileno())
     return mark.hex()
@@ -190,6 +189,16 @@ def list_templates(cache: Path) -> list[Template]:
 def remove(template: Template) -> None:
     """Remove a template. Machines restored from it go on: they have their own copy."""
     shutil.rmtree(template.folder, ignore_errors=True)
+
+
+def unfinished(cache: Path) -> list[Path]:
+    """What builders that died left half-made; ``prune`` removes it."""
+    left = []
+    for folder in cache.glob(f".*{_UNFINISHED}"):
+        with _held(folder) as held:
+            if held:
+                left.append(folder)
+    return left
 
 
 def prune(cache: Path, *, keep: str, max_bytes: int = MAX_CACHE, max_age: float = MAX_AGE) -> list[Path]:

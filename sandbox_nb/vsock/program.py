@@ -32,8 +32,11 @@ _WORDS = {"socket", "uds", "trace"}
 
 LONGEST_SUFFIX = len("_4294967295")
 
-OTHER_FILES = 64
+OTHER_FILES = 32
 """File descriptors kept for other things than connections."""
+
+FEWEST = 8
+"""Connections that a guest is of some use with."""
 
 
 class Arguments:
@@ -101,7 +104,10 @@ def main(words: list[str]) -> int:
 
 
 def _serve(arguments: Arguments, vhost: socket.socket, hybrid: socket.socket) -> NoReturn:
-    limit = min(arguments.connections, _most_files() - OTHER_FILES)
+    files = _most_files()
+    if files < OTHER_FILES + FEWEST:
+        raise OSError(f"{files} open files are allowed, {OTHER_FILES + FEWEST} are needed; see ulimit -n")
+    limit = min(arguments.connections, files - OTHER_FILES)
     device = Device(vhost, hybrid, uds=arguments.uds, cid=arguments.cid, limit=limit)
     if arguments.control_fd is not None:
         device.control(socket.socket(fileno=arguments.control_fd))
