@@ -64,6 +64,7 @@ class Machine:
         self._attachments = Attachments(host, self._ports)
         self._shutdown_reason = ""
         self._events = asyncio.create_task(self._follow_events(), name="qmp-events")
+        self._ending = asyncio.create_task(self._end_with_child(), name="qemu-end")
 
     @classmethod
     async def spawn(
@@ -222,8 +223,8 @@ class Machine:
 
     async def wait_gone(self) -> Unavailable:
         """Wait until QEMU has ended; return the error that tells why."""
+        await asyncio.shield(self._ending)
         status = await self.child.wait()
-        await self._end_session()
         # The console still holds the guest's last words.
         self.console.close()
         return Unavailable(obituary(self._shutdown_reason, status, self.child, self.console))
@@ -238,7 +239,7 @@ class Machine:
                     grace = QUIT_TIMEOUT
         finally:
             await self.child.stop(grace=grace)
-            await self._end_session()
+            await asyncio.shield(self._ending)
             await self._attachments.close()
             self.console.close()
             self._close_ram()
@@ -249,20 +250,24 @@ class Machine:
             self._ram = -1
 
     async def _follow_events(self) -> None:
-        async for event in self._monitor.events():
-            logger.debug("QMP event %s", event)
-            if event["event"] == "SHUTDOWN":
-                self._shutdown_reason = event["data"]["reason"]
-            elif event["event"] == "DEVICE_DELETED":
-                self._ports.deleted(event["data"].get("device", ""))
-            elif event["event"] == "MIGRATION" and event["data"]["status"] in ("completed", "failed"):
-                self._migration.set_result(event["data"]["status"])
-        # QEMU is gone: nobody may wait for what nobody will finish.
-        self._ports.ended()
-        if not self._migration.done():
-            self._migration.set_result("QEMU ended")
+        try:
+            async for event in self._monitor.events():
+                logger.debug("QMP event %s", event)
+                if event["event"] == "SHUTDOWN":
+                    self._shutdown_reason = event["data"]["reason"]
+                elif event["event"] == "DEVICE_DELETED":
+                    self._ports.deleted(event["data"].get("device", ""))
+                elif event["event"] == "MIGRATION" and event["data"]["status"] in ("completed", "failed"):
+                    self._migration.set_result(event["data"]["status"])
+        finally:
+            # QEMU is gone: nobody may wait for what nobody will finish.
+            self._ports.ended()
+            if not self._migration.done():
+                self._migration.set_result("QEMU ended")
 
-    async def _end_session(self) -> None:
+    async def _end_with_child(self) -> None:
+        """End the session, which does not tell who waits for events that none will come, when QEMU has ended."""
+        await self.child.wait()
         await self._monitor.close()
         self._events.cancel()
         await asyncio.gather(self._events, return_exceptions=True)

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from support import descendants
 
-from sandbox_nb import AsyncSandbox, FailedPrecondition, Sandbox, State, Stopped, Unavailable
+from sandbox_nb import AsyncSandbox, Disk, FailedPrecondition, Sandbox, State, Stopped, Unavailable
+from sandbox_nb.vm.monitor import Monitor
 
 pytestmark = pytest.mark.vm
 
@@ -186,3 +188,48 @@ async def test_output_that_came_before_the_end_was_seen():
                 stream=lambda _, data: seen.extend(data),
             )
     assert seen.split() == [str(number).encode() for number in range(1, 100001)]
+
+
+@pytest.mark.parametrize("moment", ["migrate-incoming", "device_add", "cont"])
+async def test_a_start_whose_qemu_dies_at_any_moment_goes_on_or_says_why(moment, monkeypatch):
+    """A QMP session tells who waits for an answer that QEMU is gone, and not who waits for an event."""
+    execute = Monitor.execute
+    victims = []
+
+    async def deadly(monitor, verb, arguments=None):
+        answer = await execute(monitor, verb, arguments)
+        if verb == moment and not victims:
+            (victim,) = (pid for pid in descendants(os.getpid()) if _is_qemu(pid))
+            victims.append(victim)
+            os.kill(victim, signal.SIGKILL)
+        return answer
+
+    async with AsyncSandbox() as sandbox:
+        await sandbox.start()  # there is a template now
+    monkeypatch.setattr(Monitor, "execute", deadly)
+    async with AsyncSandbox() as sandbox, asyncio.timeout(60):
+        with contextlib.suppress(Unavailable):
+            await sandbox.start()
+        assert victims
+        if sandbox.state is State.FAILED:
+            await sandbox.start()
+        assert (await sandbox.run("echo up")).stdout == "up\n"
+
+
+async def test_a_device_that_was_leaving_when_the_machine_died_is_not_waited_for(tmp_path):
+    (tmp_path / "image").write_bytes(bytes(1 << 20))
+    async with AsyncSandbox() as sandbox:
+        await sandbox.start(disks=[Disk("d", tmp_path / "image")])
+        os.kill(qemu(sandbox), signal.SIGSTOP)  # so that it is never asked
+        leaving = asyncio.create_task(sandbox.detach("d"))
+        await asyncio.sleep(0.1)
+        os.kill(qemu(sandbox), signal.SIGKILL)
+        done, _ = await asyncio.wait({leaving}, timeout=ENDED)
+        assert done
+        assert isinstance(leaving.exception(), Unavailable)
+
+
+def _is_qemu(pid):
+    with contextlib.suppress(FileNotFoundError):
+        return "qemu-system" in Path(f"/proc/{pid}/exe").readlink().name
+    return False
