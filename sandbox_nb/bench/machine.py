@@ -20,6 +20,7 @@ from sandbox_nb.bench.bare_boot import bare_boot, bare_spec
 from sandbox_nb.bench.row import Row
 from sandbox_nb.blocking import Sandbox
 
+IMPORTS = 11
 COLD_ROUNDS = 7
 WARM_ROUNDS = 20
 STANDBY_ROUNDS = 20
@@ -28,6 +29,7 @@ CALLS = 100
 
 NAMES = (
     "import_s",
+    "import_sandbox_s",
     "cold_ready_s",
     "bare_boot_s",
     "cold_over_bare",
@@ -56,7 +58,8 @@ def rows() -> dict[str, Row]:
     """Measure cold starts and bare boots in turn; then warm starts; those that find a machine; calls on one."""
     live(warm=True)  # makes the template when there is none
     return {
-        "import_s": Row.of([_import() for _ in range(WARM_ROUNDS)], "s"),
+        "import_s": Row.of([_import("import sandbox_nb") for _ in range(IMPORTS)], "s"),
+        "import_sandbox_s": Row.of([_import("from sandbox_nb import Sandbox") for _ in range(IMPORTS)], "s"),
         **_cold(),
         **_warm(),
         "standby_ready_s": Row.of(_standby(), "s"),
@@ -78,8 +81,8 @@ def live(**options: Any) -> Life:
         return Life(ready - began, executed - began, time.perf_counter() - began)
 
 
-def _import() -> float:
-    """Seconds that importing us adds to a Python that does nothing."""
+def _import(statement: str) -> float:
+    """Seconds that ``statement`` adds to a Python that does nothing."""
 
     def run(code: str) -> float:
         began = time.perf_counter()
@@ -87,7 +90,7 @@ def _import() -> float:
         return time.perf_counter() - began
 
     nothing = run("")
-    return run("import sandbox_nb") - nothing
+    return run(statement) - nothing
 
 
 def _cold() -> dict[str, Row]:

@@ -44,7 +44,7 @@ def _at_least(limit: float, what: str) -> Target:
 
 
 TARGETS = {
-    "import_s": _at_most(0.15, "import sandbox_nb"),
+    "import_s": _at_most(0.15, "import sandbox_nb, which loads its parts when they are used"),
     "cold_over_bare": _at_most(1.3, "cold start over the bare boot of the same machine"),
     "warm_ready_s": _at_most(0.25, "start() of a restored machine to its first answer"),
     "first_exec_s": _at_most(0.03, "the first command of a restored machine, from then on"),
