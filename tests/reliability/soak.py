@@ -82,6 +82,8 @@ class Tally:
     notes: list[str] = field(default_factory=list)
     slowest: float = 0.0
     samples: list[tuple[int, int]] = field(default_factory=list)
+    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held over a start, so that who kills what has just begun kills none of another's."""
 
     def complain(self, what: str, detail: object) -> None:
         """Count what must not be, and keep the words."""
@@ -161,19 +163,23 @@ class Soak:
                 if call.done() and not isinstance(call.exception(), SandboxError):
                     self.tally.complain("unexpected errors", f"{what} under {name}: {call.exception()!r}")
             if self.random.random() < 0.3:
-                await sandbox.start()
+                async with self.tally.starting:
+                    await sandbox.start()
                 self.tally.done["starts"] += 1
                 await sandbox.run("true", check=True)
         await self.must_be_gone(what, set(pids.values()))
 
     async def kill_at_start(self) -> None:
         """Kill whichever process is there while a machine starts."""
+        async with self.tally.starting:
+            await self.kill_one_that_starts()
+
+    async def kill_one_that_starts(self) -> None:
         sandbox = AsyncSandbox()
         before = descendants(os.getpid())
         start = asyncio.ensure_future(sandbox.start())
         await asyncio.sleep(self.random.random() * 0.4)
         new = sorted(descendants(os.getpid()) - before)
-        # Another worker's machine may start now too; killing one of that one's is as good.
         if new:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.random.choice(new), signal.SIGKILL)
@@ -195,10 +201,12 @@ class Soak:
         owner = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER)
         seen: set[int] = set()
         deadline = time.monotonic() + self.random.random() * 3
-        while time.monotonic() < deadline:
-            seen |= descendants(owner.pid)
+        while time.monotonic() < deadline and owner.returncode is None:
+            with contextlib.suppress(FileNotFoundError):
+                seen |= descendants(owner.pid)
             await asyncio.sleep(0.01)
-        owner.kill()
+        with contextlib.suppress(ProcessLookupError):  # a worker that kills what starts may have been faster
+            owner.kill()
         # What was started between the last look and the kill.
         with contextlib.suppress(FileNotFoundError):
             seen |= descendants(owner.pid)
@@ -240,7 +248,8 @@ class Soak:
     async def machine(self):
         """A machine, whose stop is counted, and whose processes must be gone after it."""
         sandbox = AsyncSandbox()
-        await sandbox.start()
+        async with self.tally.starting:
+            await sandbox.start()
         self.tally.done["starts"] += 1
         try:
             yield sandbox
