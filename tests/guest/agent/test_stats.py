@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 
@@ -42,7 +43,7 @@ async def test_whole_disks_and_interfaces_are_listed_and_no_loopback(agent):
 
 async def test_a_process_is_listed_with_its_command_in_one_line_and_the_agent_is_not(agent):
     identity, pid = await agent.start("sh", "-c", "sleep 987\n#\tlast line", pid=True)
-    await agent.eventually(lambda: os.path.exists(f"/proc/{pid}/stat"))
+    await agent.eventually(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
     found = {process.pid: process for process in (await get(agent, processes=True)).processes}
     assert agent.child.pid not in found
     process = found[pid]
