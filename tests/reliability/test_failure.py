@@ -194,12 +194,13 @@ async def test_output_that_came_before_the_end_was_seen():
 async def test_a_start_whose_qemu_dies_at_any_moment_goes_on_or_says_why(moment, monkeypatch):
     """A QMP session tells who waits for an answer that QEMU is gone, and not who waits for an event."""
     execute = Monitor.execute
+    others = descendants(os.getpid())
     victims = []
 
     async def deadly(monitor, verb, arguments=None):
         answer = await execute(monitor, verb, arguments)
         if verb == moment and not victims:
-            (victim,) = (pid for pid in descendants(os.getpid()) if _is_qemu(pid))
+            (victim,) = (pid for pid in descendants(os.getpid()) - others if _is_qemu(pid))
             victims.append(victim)
             os.kill(victim, signal.SIGKILL)
         return answer

@@ -81,7 +81,8 @@ def test_no_shared_memory_file_system_is_needed(setup):
 
 @needs_mounts
 def test_nowhere_to_put_sockets_is_said_with_every_place_tried():
-    setup = "mount -t tmpfs -o ro tmpfs /tmp; mount -t tmpfs -o ro tmpfs /mnt"
+    # What is in /tmp stays: the package may be there.
+    setup = "mount --bind /tmp /tmp; mount -o remount,bind,ro /tmp; mount -t tmpfs -o ro tmpfs /mnt"
     said = tried(setup=setup, TMPDIR="/mnt", XDG_RUNTIME_DIR="/mnt")
     assert said.startswith("FailedPrecondition no folder for the sandbox's sockets: ")
     for place in ("/mnt/sandbox_nb: ", "/mnt/sandbox_nb-0: ", "/tmp/sandbox_nb-0: "):
