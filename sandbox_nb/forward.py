@@ -190,7 +190,7 @@ class Forwarder:
     async def _serve(self, forward: AsyncForward, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+                connection = await _accepted(listener)
             except OSError:
                 await asyncio.sleep(RETRY)
             else:
@@ -266,3 +266,19 @@ def _check_target(target: int | str) -> None:
     if isinstance(target, str) and target.startswith("/"):
         return
     raise InvalidArgument(f"{target!r} is neither a port, 1 to 65535, nor the absolute path of a socket")
+
+
+async def _accepted(listener: socket.socket) -> socket.socket:
+    """As the loop's ``sock_accept``, which loses the connection that comes in the moment it is cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            return connection
+        ready = asyncio.Event()
+        loop.add_reader(listener, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(listener)

@@ -25,6 +25,12 @@ def own():
         yield Rig(sandbox)
 
 
+@pytest.fixture
+def others():
+    """Processes of machines that other tests have."""
+    return descendants(os.getpid())
+
+
 def full(rig, tmp_path):
     """Attach one of each kind."""
     rig.attach(Disk("d", tmp_path / "disk", size="8M"))
@@ -42,9 +48,9 @@ def kill(pids):
         time.sleep(0.01)
 
 
-def test_with_qemu_killed_all_that_served_it_ends(own, tmp_path):
+def test_with_qemu_killed_all_that_served_it_ends(others, own, tmp_path):
     full(own, tmp_path)
-    folder, ours = own.folder, descendants(os.getpid())
+    folder, ours = own.folder, descendants(os.getpid()) - others
     kill(descendants(own.machine.child.pid))
     with pytest.raises(Unavailable):
         own.sandbox.run("true")

@@ -186,7 +186,7 @@ export class View implements Receiver {
     this.terminal.textarea?.setAttribute("aria-label", HELP);
     this.render();
     this.setHeight();
-    const size = this.fit.proposeDimensions() ?? this.terminal;
+    const size = this.room() ?? this.terminal;
     this.terminal.resize(size.cols, size.rows);
     this.link.open(size.rows, size.cols);
   }
@@ -239,16 +239,22 @@ export class View implements Receiver {
     }
     window.clearTimeout(this.settle);
     this.settle = window.setTimeout(() => {
-      const size = this.fit.proposeDimensions();
+      const size = this.room();
       if (size === undefined) return;
       this.link.resize(size.rows, size.cols);
       this.apply();
     }, SETTLE);
   }
 
+  /** The size that fits; undefined where the page has not laid the cell out, and a division by nothing is no number. */
+  private room(): { rows: number; cols: number } | undefined {
+    const size = this.fit.proposeDimensions();
+    return size && Number.isFinite(size.rows) && Number.isFinite(size.cols) ? size : undefined;
+  }
+
   /** The leader fills its cell; the others show the terminal at the leader's size. */
   private apply(): void {
-    const size = this.leads ? this.fit.proposeDimensions() : this.shapeNow;
+    const size = this.leads ? this.room() : this.shapeNow;
     if (size && (size.rows !== this.terminal.rows || size.cols !== this.terminal.cols)) {
       this.terminal.resize(size.cols, size.rows);
     }
