@@ -16,7 +16,7 @@ from sandbox_nb.sandbox import State
 from sandbox_nb.stats import Rates, Stats, rates
 
 INTERVAL = 2.0
-"""Seconds from one look to the next. One costs an emulated guest some 50 ms of its processor."""
+"""Seconds from one look to the next. One takes an emulated guest some 8 ms."""
 
 LEASE = 6.0
 """Seconds that a page's word, that it shows the dashboard, is good for."""
