@@ -51,7 +51,7 @@ EXPECTED = {
         r"^[\d.]+ MB -> 2\d\.\d MB",
         r"^what stays\n+touch: /mnt/new: Read-only file system",
         r"^FailedPrecondition disk 'data'.*in use",
-        r"^written by the host\n.* on /work type (9p|virtiofs)",
+        r"^written by the host\n.* on /shared type (9p|virtiofs)",
         r"^disks$",
         r"rm: can't remove '/mnt/inputs/from-host.txt': Read-only file system",
         r"^inputs +share +(9p|virtiofs) ",
