@@ -12,8 +12,9 @@ import dataclasses
 import enum
 import ipaddress
 import os
+import posixpath
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeAlias
 
@@ -259,6 +260,17 @@ def mount_point(device: Device) -> str | None:
     if isinstance(device, Filesystem):
         return device.mount_point
     return device.target if isinstance(device, Disk) else None
+
+
+def check_apart(devices: Iterable[Device]) -> None:
+    """Raise AlreadyExists when two devices would be mounted at one place or have one MAC address."""
+    taken: dict[str, Device] = {}
+    for device in devices:
+        where = mount_point(device)
+        mac = device.mac if isinstance(device, (NIC, UserNIC)) else None
+        for what in filter(None, (where and posixpath.normpath(where), mac and mac.lower())):
+            if (other := taken.setdefault(what, device)) is not device:
+                raise AlreadyExists(f"{device.name!r} and {other.name!r} would both have {what}")
 
 
 def _bytes_of(size: int | str) -> int:

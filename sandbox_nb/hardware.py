@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
-from sandbox_nb.devices import Device, Disk, Filesystem, mount_point, named
-from sandbox_nb.errors import AlreadyExists, NotFound, SandboxError
+from sandbox_nb.devices import Device, Disk, Filesystem, check_apart, mount_point, named
+from sandbox_nb.errors import NotFound, SandboxError
 from sandbox_nb.guest.proto.disks_pb2 import FindRequest
 from sandbox_nb.guest.proto.disks_ttrpc import DisksClient
 from sandbox_nb.guest.proto.mount_pb2 import MountAllRequest, MountSpec, UnmountRequest
@@ -137,7 +137,7 @@ class Hardware:
         ResourceExhausted when no port is free.
         """
         device = named(device, self._fitted)
-        self._check_apart(device)
+        check_apart([*(one.device for one in self._fitted.values()), device])
         async with prepared([device], sandbox=self._sandbox) as ready:
             await self.fit(ready)
         return self._row(str(device.name))
@@ -204,12 +204,6 @@ class Hardware:
     def _forget(self, name: str) -> None:
         self._fitted.pop(name)
         self._places.pop(name, None)
-
-    def _check_apart(self, device: Device) -> None:
-        target = mount_point(device)
-        for name, other in self._fitted.items():
-            if target is not None and mount_point(other.device) == target:
-                raise AlreadyExists(f"{name!r} is mounted at {target}; give target= for {device.name!r}")
 
     def _row(self, name: str) -> AttachedDevice:
         one = self._fitted[name]

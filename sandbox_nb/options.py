@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +25,10 @@ from sandbox_nb.devices import (
     NetworkFlags,
     NetworkMode,
     UserNIC,
-    mount_point,
+    check_apart,
     named,
 )
-from sandbox_nb.errors import AlreadyExists, InvalidArgument
+from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.suggest import did_you_mean
 
 __all__ = [
@@ -170,7 +169,7 @@ class Options:
         _check_each("disks", self.disks, Disk)
         _check_each("filesystems", self.filesystems, Filesystem)
         _check_each("nics", self.nics, (NIC, UserNIC))
-        _check_apart(self.devices)
+        check_apart(self.devices)
         return self
 
     @property
@@ -324,17 +323,6 @@ def _check_each(name: str, values: object, kinds: type | tuple[type, ...]) -> No
         if not isinstance(value, kinds):
             names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
             raise InvalidArgument(f"{name} has {value!r}, which is no {names}")
-
-
-def _check_apart(devices: Sequence[Device]) -> None:
-    """No two devices are mounted at one place or have one MAC address."""
-    taken: dict[str, Device] = {}
-    for device in devices:
-        where = mount_point(device)
-        mac = device.mac if isinstance(device, (NIC, UserNIC)) else None
-        for what in filter(None, (where and posixpath.normpath(where), mac and mac.lower())):
-            if (other := taken.setdefault(what, device)) is not device:
-                raise AlreadyExists(f"{device.name!r} and {other.name!r} would both have {what}")
 
 
 def _check_init_arg(argument: object) -> None:

@@ -245,6 +245,16 @@ def test_what_cannot_be_had_leaves_the_machine_as_it_was(tmp_path):
         assert not (tmp_path / "missing").exists()
 
 
+def test_two_devices_never_have_one_address_or_one_place(tmp_path):
+    mac = "02:00:00:00:00:0a"
+    with Sandbox.started(nics=[UserNIC(mac=mac)], filesystems=[Filesystem("one", tmp_path)]) as sandbox:
+        before = sandbox.devices()
+        for device in (UserNIC(mac=mac.upper()), Filesystem("two", tmp_path, target="/mnt//one/")):
+            with pytest.raises(AlreadyExists, match="would both have"):
+                sandbox.attach(device)
+        assert sandbox.devices() == before
+
+
 def test_a_start_that_fails_removes_the_image_it_made(tmp_path):
     new = Disk("new", tmp_path / "new.qcow2", size="16M")
     with Sandbox() as sandbox:
