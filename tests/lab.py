@@ -22,18 +22,18 @@ _DOCUMENT = "() => JSON.stringify(window.jupyterapp.shell.currentWidget.model.to
 
 
 class Notebook:
-    """A notebook of some empty cells, the extension loaded."""
+    """A notebook of some empty cells in a page, whose kernel has run the prelude."""
 
-    def __init__(self, server, page, name, cells=4):
-        self.page = page
+    def __init__(self, server, page, name, *, cells=4, prelude="%load_ext sandbox_nb"):
+        self.server, self.page, self.name = server, page, name
         self.errors = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        server.write(name, ["%load_ext sandbox_nb"] + [""] * cells)
+        server.write(name, [prelude] + [""] * cells)
         open_notebook(page, server, name)
         run_cell(page, 0)
 
     def run(self, code, *, cell=1, wait=True):
-        """Run this code in a cell."""
+        """Run this code in a cell; what the cell showed before is gone."""
         self.page.evaluate(_SET_CELL, [cell, code])
         run_cell(self.page, cell, wait=wait)
 
@@ -52,13 +52,19 @@ class Notebook:
 
 
 @contextlib.contextmanager
-def opened(name):
-    """A notebook with a page and a server of its own."""
+def skipping():
+    """What a measurement would be left out for, a test is skipped for."""
     try:
-        with browser() as chromium, Server("jupyterlab") as server:
-            yield Notebook(server, chromium.new_page(viewport={"width": 1200, "height": 1400}), name)
+        yield
     except Skipped as reason:
         pytest.skip(str(reason))
+
+
+@contextlib.contextmanager
+def opened(name):
+    """A notebook with a page and a server of its own."""
+    with skipping(), browser() as chromium, Server("jupyterlab") as server:
+        yield Notebook(server, chromium.new_page(viewport={"width": 1200, "height": 1400}), name)
 
 
 def until(condition, seconds=30):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from sandbox_nb import bringup
 
@@ -38,3 +43,26 @@ def qemu_as_who_we_are():
         yield
     finally:
         bringup._user = before
+
+
+class Guest:
+    """A running AsyncSandbox, with the machine's plugs at hand."""
+
+    def __init__(self, sandbox):
+        self.sandbox = sandbox
+        self.machine = sandbox._running.machine
+
+    async def sh(self, command):
+        """What a command that succeeds says."""
+        done = await self.sandbox.run(command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def path_with(packages: list[str], folder: Path) -> str:
+    """A PYTHONPATH on which these come before what is installed; the test is skipped when they cannot be had."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *packages]
+    installed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"{packages} could not be had: {installed.stderr.strip().splitlines()[-1]}")
+    return os.pathsep.join([str(folder), *filter(None, sys.path)])

@@ -36,8 +36,6 @@ GUEST_CID = 3
 DEVICE = Path(__file__).parents[1] / "vsock" / "__main__.py"
 SOURCES = Path(__file__).parents[2] / "tests" / "vsock" / "guest"
 MEMORY = 256
-# TCG emulates `rep movsb` byte by byte, and a guest told that it is fast (ERMS) copies with nothing else.
-CPU = "max,la57=off,erms=off,fsrm=off"
 
 _REQUEST = struct.Struct("<IIQQ")
 _ANSWER = struct.Struct("<Q")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import pytest
+import support
 from devices import VIRTIOFSD, Disk, Share9p, ShareVirtiofs
 from support import qemu_as_who_we_are
 
@@ -18,12 +19,11 @@ from sandbox_nb.guest.proto.mount_ttrpc import MountClient
 BY_ID = "/dev/disk/by-id/virtio-"
 
 
-class Guest:
-    """A running sandbox, with the agent's service and the machine's plugs at hand."""
+class Guest(support.Guest):
+    """With the agent's service."""
 
     def __init__(self, sandbox, client):
-        self.sandbox = sandbox
-        self.machine = sandbox._running.machine
+        super().__init__(sandbox)
         self.mounts = MountClient(client)
 
     async def mount(self, source, target, *options, kind=""):
@@ -32,11 +32,6 @@ class Guest:
 
     async def unmount(self, target):
         await self.mounts.unmount(UnmountRequest(target=target))
-
-    async def sh(self, command):
-        done = await self.sandbox.run(command)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ import http.server
 import threading
 
 import pytest
+import support
 from devices import Card
 
 from sandbox_nb import AsyncSandbox, DeadlineExceeded
@@ -17,21 +18,15 @@ from sandbox_nb.guest.proto.network_ttrpc import NetworkClient
 MAC = "52:54:00:00:00:01"
 
 
-class Guest:
-    """A running sandbox, with the agent's service and the machine's plugs at hand."""
+class Guest(support.Guest):
+    """With the agent's service."""
 
     def __init__(self, sandbox, client):
-        self.sandbox = sandbox
-        self.machine = sandbox._running.machine
+        super().__init__(sandbox)
         self.network = NetworkClient(client)
 
     async def configure(self, mac=MAC, **fields):
         return await self.network.configure(ConfigureRequest(mac=mac, **fields))
-
-    async def sh(self, command):
-        done = await self.sandbox.run(command)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
 
 @contextlib.asynccontextmanager

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
+from support import path_with
 
 from .conftest import started_kernel
 
@@ -25,21 +22,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.soak]
 )
 def other(request, tmp_path):
     """A kernel in which these packages come before those that are installed."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        str(tmp_path),
-        *request.param,
-    ]
-    installed = subprocess.run(command, capture_output=True, text=True, check=False)
-    if installed.returncode:
-        pytest.skip(f"{request.param} could not be had: {installed.stderr.strip().splitlines()[-1]}")
-    with started_kernel(PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, sys.path)])) as kernel:
+    with started_kernel(PYTHONPATH=path_with(request.param, tmp_path)) as kernel:
         package, version = request.param[0].replace("ipython", "IPython").split("==")
         assert kernel.value(f"__import__({package!r}).__version__") == version
         yield kernel

@@ -7,9 +7,10 @@ import re
 import time
 
 import pytest
+from lab import Notebook as InPage
+from lab import skipping
 
-from sandbox_nb.bench import Skipped
-from sandbox_nb.bench.terminal_page import Server, browser, open_notebook, run_cell
+from sandbox_nb.bench.terminal_page import Server, browser
 
 TIMEOUT = 60
 """Seconds to wait for what should be seen at once, on a machine that is busy."""
@@ -54,32 +55,13 @@ _PASTE = """text => {
     document.activeElement.dispatchEvent(event);
 }"""
 
-_SET_CELL = """([index, code]) => {
-    const notebook = window.jupyterapp.shell.currentWidget.content;
-    notebook.widgets[index].model.sharedModel.setSource(code);
-}"""
 
-
-class Notebook:
-    """A notebook of some empty cells in a page, whose kernel has run the prelude."""
+class Notebook(InPage):
+    """With terminals in it."""
 
     def __init__(self, server, page, name, *, cells=3):
-        self.server, self.page, self.name = server, page, name
-        self.errors = []
         page.set_default_timeout(TIMEOUT * 1000)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        server.write(name, [PRELUDE] + [""] * cells)
-        open_notebook(page, server, name)
-        run_cell(page, 0)
-
-    def run(self, code, *, cell=1, wait=True):
-        """Run this code in a cell; what the cell showed before is gone."""
-        self.page.evaluate(_SET_CELL, [cell, code])
-        run_cell(self.page, cell, wait=wait)
-
-    def output(self, cell=1):
-        """The outputs of a cell."""
-        return self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-OutputArea")
+        super().__init__(server, page, name, cells=cells, prelude=PRELUDE)
 
     def see_output(self, wanted, *, cell=1, timeout=TIMEOUT):
         """Wait until the outputs of a cell have this text, or match this compiled expression; return the match."""
@@ -129,15 +111,6 @@ class Notebook:
         """Rows and columns of a terminal."""
         element = f"document.querySelectorAll('.sandbox-nb-terminal')[{terminal}]"
         return tuple(self.page.evaluate(f"[{element}.terminal.rows, {element}.terminal.cols]"))
-
-
-@contextlib.contextmanager
-def skipping():
-    """What a measurement would be left out for, a test is skipped for."""
-    try:
-        yield
-    except Skipped as reason:
-        pytest.skip(str(reason))
 
 
 # No wider than a module: while playwright is up its event loop counts as running, and no asyncio test could.

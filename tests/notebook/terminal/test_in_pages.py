@@ -7,11 +7,12 @@ import re
 
 import nbformat
 import pytest
+from lab import skipping
 from nbconvert import HTMLExporter
 
 from sandbox_nb.bench.terminal_page import Server, open_notebook
 
-from .conftest import Notebook, skipping
+from .conftest import Notebook
 
 pytestmark = [pytest.mark.browser]
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
+from lab import skipping
+from support import path_with
 
 from sandbox_nb.bench.terminal_page import Server
 
-from .conftest import Notebook, skipping
+from .conftest import Notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
@@ -23,21 +21,7 @@ def notebook(request, chromium, tmp_path):
     packages = [f"ipykernel=={request.param}"]
     if request.param.startswith("6."):
         packages.append("nest-asyncio")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        str(tmp_path),
-        *packages,
-    ]
-    installed = subprocess.run(command, capture_output=True, text=True, check=False)
-    if installed.returncode:
-        pytest.skip(f"{packages} could not be had: {installed.stderr.strip().splitlines()[-1]}")
-    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    path = path_with(packages, tmp_path)
     with skipping(), Server(env={"PYTHONPATH": path}) as server:
         page = chromium.new_page(viewport={"width": 1200, "height": 900})
         notebook = Notebook(server, page, "kernel.ipynb")
