@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import socket
@@ -64,6 +65,18 @@ async def test_anything_else_is_a_refusal(folder, answer):
             await connect.dial(folder / "v", 5000, timeout=5)
 
 
+async def test_a_device_that_hangs_up_before_it_has_read_our_line_refuses(folder):
+    loop = asyncio.get_running_loop()
+    with connect.listen(folder / "v", 1) as device:
+        device.setblocking(False)
+        dialling = asyncio.create_task(connect.dial(folder / "v_1", 5000, timeout=5))
+        accepted, _ = await loop.sock_accept(device)
+        assert await loop.sock_recv(accepted, 1) == b"C"
+        accepted.close()
+        with pytest.raises(ConnectionRefusedError, match="guest port 5000 refused.*nothing listens"):
+            await dialling
+
+
 async def test_silence_ends_with_the_time_given(folder):
     async with FakeDevice(folder, b"", silent=True):
         with pytest.raises(TimeoutError, match=r"guest port 5000 did not answer.*within 0.05 s"):
@@ -109,6 +122,18 @@ def test_a_socket_left_by_the_dead_is_replaced_but_no_other_file(folder):
     with pytest.raises(OSError, match="in use"):
         connect.listen(folder / "v", 7001)
     assert (folder / "v_7001").read_text() == "mine"
+
+
+def test_a_listener_too_busy_to_be_connected_to_keeps_its_socket(folder):
+    with connect.listen(folder / "v", 7000) as listener, contextlib.ExitStack() as waiting:
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                caller = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                caller.setblocking(False)
+                caller.connect(f"{folder}/v_7000")
+        with pytest.raises(OSError, match="in use"):
+            connect.listen(folder / "v", 7000)
 
 
 async def test_the_hybrid_transport_is_dial_and_listen(folder):
@@ -215,23 +240,74 @@ def _no_loopback():
 
 
 class TestKernelTransport:
+    @pytest.fixture
+    def way(self, monkeypatch):
+        """To this very host; without a loopback, TCP has the place of vsock, and its addresses too."""
+        if _no_loopback() is None:
+            return KernelTransport(LOOPBACK)
+        monkeypatch.setattr(socket, "AF_VSOCK", socket.AF_INET)
+        monkeypatch.setattr(socket, "VMADDR_CID_ANY", "127.0.0.1")
+        monkeypatch.setattr(socket, "VMADDR_PORT_ANY", 0)
+        return KernelTransport("127.0.0.1")
+
     def test_whose_a_connection_is(self):
         assert KernelTransport(7).is_guest((7, 1234))
         assert not KernelTransport(7).is_guest((8, 1234))
 
-    async def test_a_connection_through_the_kernel(self):
-        if reason := _no_loopback():
-            pytest.skip(reason)
-        way = KernelTransport(LOOPBACK)
-        with way.listen(45_454) as listener:
-            sock = await way.dial(45_454, timeout=5)
+    async def test_a_connection_carries_the_first_bytes_with_it(self, way):
+        with (
+            way.listen(socket.VMADDR_PORT_ANY) as listener,
+            await way.dial(listener.getsockname()[1], timeout=5, first=b"hello") as sock,
+        ):
+            assert sock.getblocking() is False
             accepted, address = listener.accept()
-            assert way.is_guest(address)
-            accepted.close()
-            sock.close()
+            with accepted:
+                assert way.is_guest(address)
+                assert accepted.recv(100) == b"hello"
+
+    async def test_a_port_taken_already_is_said_to_be(self, way):
+        before = len(os.listdir("/proc/self/fd"))
+        with way.listen(socket.VMADDR_PORT_ANY) as first, pytest.raises(OSError, match="in use"):
+            way.listen(first.getsockname()[1])
+        assert len(os.listdir("/proc/self/fd")) == before
 
     async def test_nobody_there_is_a_refusal(self):
         if reason := _no_loopback():
             pytest.skip(reason)
         with pytest.raises(ConnectionRefusedError, match="port 45455 of guest 1"):
             await KernelTransport(LOOPBACK).dial(45_455, timeout=5)
+
+    @pytest.mark.parametrize(
+        ("number", "kind", "words"),
+        [
+            (errno.ECONNRESET, ConnectionRefusedError, "port 5000 of guest 7 refused: Connection reset by peer"),
+            (errno.ENODEV, ConnectionRefusedError, "port 5000 of guest 7 refused: No such device"),
+            (errno.ETIMEDOUT, TimeoutError, "port 5000 of guest 7 did not answer in time"),
+            (errno.EACCES, PermissionError, "Permission denied"),
+        ],
+        ids=errno.errorcode.get,
+    )
+    async def test_what_the_kernel_answers_is_said_in_our_words(self, monkeypatch, number, kind, words):
+        async def answer(*_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", answer)
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(kind, match=words):
+            await KernelTransport(7).dial(5000, timeout=5)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    async def test_a_cancelled_dial_leaves_nothing_open(self, monkeypatch):
+        async def silence(*_):
+            await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", silence)
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(TimeoutError, match="port 5000 of guest 7 did not answer in time"):
+            await KernelTransport(7).dial(5000, timeout=0.01)
+        task = asyncio.create_task(KernelTransport(7).dial(5000, timeout=None))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(os.listdir("/proc/self/fd")) == before

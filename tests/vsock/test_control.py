@@ -82,12 +82,26 @@ def test_questions_may_come_in_pieces_and_in_bunches(rig, controller):
 def test_a_controller_that_reads_nothing_is_asked_nothing_and_stops_nobody(rig, controller):
     wires = [rig.open() for _ in range(50)]
     controller.settimeout(0)
+    asked = 0
     with contextlib.suppress(BlockingIOError):
         while True:
-            controller.send(b'{"command": "statistics"}\n' * 20)
+            asked += controller.send(b'{"command": "statistics"}\n' * 20)
             rig.settle()
     wires[0].host.sendall(b"unharmed")
     assert wires[0].packets()[0][1] == b"unharmed"
+    questions, answers = asked // len(b'{"command": "statistics"}\n'), b""
+    while answers.count(b"\n") < questions:  # and once it reads, it gets every answer
+        answers += controller.recv(1 << 20)
+        rig.settle()
+    assert all("result" in json.loads(line) for line in answers.splitlines())
+
+
+def test_the_device_ends_with_a_controller_that_does_not_wait_for_its_answer(rig, controller):
+    controller.sendall(b'{"command": "statistics"}\n')
+    controller.close()
+    with pytest.raises(SystemExit) as caught:
+        rig.settle()
+    assert caught.value.code == 0
 
 
 def test_the_device_ends_with_its_controller(rig, controller):

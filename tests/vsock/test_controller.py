@@ -69,6 +69,15 @@ async def test_a_refusal_and_an_end_are_errors(ends):
         await controller.ask("statistics")
 
 
+async def test_a_device_that_ends_instead_of_an_answer_is_said_to_be_gone(ends):
+    controller, device = ends
+    asking = asyncio.create_task(controller.ask("statistics"))
+    await take(device)
+    device.close()
+    with pytest.raises(ConnectionResetError, match="the vsock device is gone"):
+        await asking
+
+
 async def test_with_the_device_process(folder):
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "sandbox_nb.vsock", "--socket", folder / "vhost", "--uds", folder / "v"]

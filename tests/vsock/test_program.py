@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 
 import sandbox_nb.vsock
+from sandbox_nb.vsock import program
 from vsock.model import FrontEnd, Guest
 
 PROGRAM = Path(sandbox_nb.vsock.__file__).with_name("__main__.py")
 BY_PATH = [sys.executable, "-I", "-S", str(PROGRAM)]
 AS_MODULE = [sys.executable, "-m", "sandbox_nb.vsock"]
+
+either_way = pytest.mark.parametrize("command", [BY_PATH, AS_MODULE], ids=["by path", "as module"])
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def listener(path):
     return sock
 
 
-@pytest.mark.parametrize("command", [BY_PATH, AS_MODULE], ids=["by path", "as module"])
+@either_way
 def test_it_starts_either_way_and_takes_its_sockets_along(start, folder, command):
     process = start("--socket", folder / "vhost", "--uds", folder / "v", command=command)
     wait_for((folder / "v").exists)
@@ -62,10 +65,12 @@ def test_it_starts_either_way_and_takes_its_sockets_along(start, folder, command
     assert process.stderr.read() == ""
 
 
-def test_inherited_sockets_are_used_and_their_files_left_to_the_owner(start, folder):
+@either_way
+def test_inherited_sockets_are_used_and_their_files_left_to_the_owner(start, folder, command):
     with listener(folder / "vhost") as vhost, listener(folder / "v") as hybrid:
         fds = (vhost.fileno(), hybrid.fileno())
-        process = start("--socket-fd", fds[0], "--uds-fd", fds[1], "--uds", folder / "v", pass_fds=fds)
+        arguments = ("--socket-fd", fds[0], "--uds-fd", fds[1], "--uds", folder / "v")
+        process = start(*arguments, command=command, pass_fds=fds)
     guest = Guest()
     with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as host:
         sock.connect(str(folder / "vhost"))
@@ -120,19 +125,41 @@ def test_a_trace_may_begin_at_once(start, folder):
         (["--uds", "v", "--socket", "s", "--cid", "2"], "--cid 2: a guest's context id is 3 to"),
         (["--uds", "v", "--socket", "s", "--connections", "0"], "--connections 0"),
         (["--uds", "x" * 97, "--socket", "s"], "must fit into 107 bytes"),
-        (["--socket", "s"], "--uds"),
+        (["--socket", "s"], "--uds is needed"),
+        (["--sock", "s"], "--sock: there is no such option"),
+        (["socket", "s"], "socket: there is no such option"),
+        (["--uds", "v", "--socket"], "--socket: a value is needed"),
+        (["--uds", "v", "--socket-fd", "-1"], "--socket-fd -1: a number is needed"),
     ],
 )
-def test_arguments_that_cannot_work_are_refused_by_name(start, folder, arguments, words):
-    process = start(*arguments, cwd=folder)
-    assert process.wait(10) == 2
-    assert words in process.stderr.read()
+def test_arguments_that_cannot_work_are_refused_by_name(folder, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(folder)
+    assert program.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.endswith("; --help lists the options\n")
     assert list(folder.iterdir()) == []
 
 
-def test_a_path_in_use_is_said_to_be(start, folder):
+def test_help_lists_every_option(capsys):
+    assert program.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    for option in ("socket", "socket-fd", "uds", "uds-fd", "cid", "connections", "trace", "control-fd"):
+        assert f"  --{option} " in said
+
+
+def test_too_few_open_files_are_said_to_be_and_nothing_is_left(start, folder):
+    few = ["sh", "-c", 'ulimit -n 39; exec "$@"', "sh", *AS_MODULE]
+    process = start("--socket", folder / "vhost", "--uds", folder / "v", command=few)
+    assert process.wait(10) == 1
+    assert process.stderr.read() == "vsock: 39 open files are allowed, 40 are needed; see ulimit -n\n"
+    assert list(folder.iterdir()) == []
+
+
+@either_way
+def test_a_path_in_use_is_said_to_be(start, folder, command):
     (folder / "v").touch()
-    process = start("--socket", folder / "vhost", "--uds", folder / "v")
+    process = start("--socket", folder / "vhost", "--uds", folder / "v", command=command)
     assert process.wait(10) == 1
     assert f"{folder}/v" in (said := process.stderr.read())
     assert "in use" in said
