@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import platform
+import pwd
 import shutil
 from pathlib import Path
 
@@ -36,6 +38,16 @@ def test_a_missing_device_says_so_and_how_to_get_it(tmp_path, monkeypatch, machi
     assert remedy in verdict.remedy
 
 
+def test_a_device_that_does_not_open_says_why(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "open", refuse)
+    verdict = accel.access_verdict(tmp_path / "kvm")
+    assert str(verdict).startswith(f"tcg ({tmp_path}/kvm does not open: Device or resource busy; ")
+    assert verdict.remedy == accel._enabling()
+
+
 @pytest.mark.parametrize(
     ("members", "reason", "remedy"),
     [(["somebody"], "no permission", "usermod -aG"), (["me"], "not yet effective", "log out")],
@@ -62,6 +74,17 @@ def test_nobody_is_told_to_join_the_group_root(tmp_path, monkeypatch):
     device = tmp_path / "kvm"
     device.touch()
     assert "usermod" not in accel._no_permission(device).remedy
+
+
+def test_who_has_no_name_is_said_by_number(tmp_path, monkeypatch):
+    def nobody(*args):
+        raise KeyError(*args)
+
+    for table, look_up in ((grp, "getgrgid"), (grp, "getgrnam"), (pwd, "getpwuid")):
+        monkeypatch.setattr(table, look_up, nobody)
+    device = tmp_path / "kvm"
+    device.touch()
+    assert f"usermod -aG {os.getgid()} {os.getuid()}," in accel._no_permission(device).remedy
 
 
 def test_a_device_that_opens_needs_proof(tmp_path):

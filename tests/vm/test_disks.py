@@ -142,6 +142,46 @@ def test_a_vmdk_with_a_truncated_extent_is_refused(tmp_path, content):
     refused(image, "truncated VMDK", backing=[extent])
 
 
+# Broken
+
+
+@pytest.mark.parametrize(
+    ("kind", "offset", "field", "words"),
+    [
+        ("qcow2", 4, struct.pack(">I", 9), "a qcow of version 9 with clusters of 2^16 bytes, not a qcow2"),
+        ("qcow2", 20, struct.pack(">I", 40), "with clusters of 2^40 bytes"),
+        ("qcow2", 32, struct.pack(">I", 1), "an encrypted qcow2; qemu-img convert can decrypt it"),
+        ("qcow2", 36, struct.pack(">I", 1 << 30), "a level 1 table of 1073741824 entries, more than QEMU takes"),
+        ("qcow2", 72, struct.pack(">Q", 1 << 40), "unknown incompatible features 0x10000000000"),
+        ("vmdk", 12, struct.pack("<Q", 1 << 42), "a broken VMDK: 67108864 grain tables"),
+        ("vmdk", 20, struct.pack("<Q", 0), "a broken VMDK: grains of 0 sectors, tables of 512 entries"),
+        ("vmdk", 44, struct.pack("<I", 1 << 20), "tables of 1048576 entries"),
+        ("vmdk", 56, struct.pack("<q", -1), "a truncated VMDK: the footer is not there"),
+    ],
+)
+def test_a_broken_header_is_refused_with_what_is_wrong(tmp_path, kind, offset, field, words):
+    image = make(tmp_path / "a", kind)
+    with image.open("r+b") as file:
+        file.seek(offset)
+        file.write(field)
+    refused(image, words)
+
+
+@pytest.mark.parametrize(
+    ("extents", "words"),
+    [
+        ('RW 2048 VMFSRDM "a"', "an extent of type VMFSRDM; qemu-img convert may read it"),
+        ("", "a truncated VMDK: the descriptor names no extent"),
+        ("#" * MIB, "a broken VMDK: the descriptor has no end"),
+    ],
+    ids=["type", "none", "endless"],
+)
+def test_a_broken_descriptor_is_refused_with_what_is_wrong(tmp_path, extents, words):
+    image = tmp_path / "a.vmdk"
+    image.write_text(f"# Disk DescriptorFile\n{extents}\n")
+    refused(image, words)
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     kind=st.sampled_from(["qcow2", "vmdk"]),
