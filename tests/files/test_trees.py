@@ -193,6 +193,16 @@ def test_a_further_name_reaches_no_file_outside(tmp_path, outside, link):
     assert (outside / "precious").stat().st_nlink == 1
 
 
+def test_a_further_name_may_be_in_another_folder_but_takes_no_folders_place(tmp_path):
+    data = entry("t", FOLDER) + entry("d", FOLDER) + file("f") + END + entry("g", FILE, link=b"d/f") + END
+    receive(data, tmp_path / "new")
+    assert (tmp_path / "new" / "g").samefile(tmp_path / "new" / "d" / "f")
+    (tmp_path / "old" / "t" / "g").mkdir(parents=True)
+    with pytest.raises(InvalidArgument, match="t/g: "):
+        receive(data, tmp_path / "old")
+    assert sorted(os.listdir(tmp_path / "old" / "t")) == ["d", "g"]
+
+
 def test_no_set_id_bit_comes_from_a_guest(tmp_path):
     receive(entry("t", FOLDER | 0o7000) + file("f", mode=stat.S_IFREG | 0o7755) + END, tmp_path / "t")
     assert stat.S_IMODE((tmp_path / "t" / "f").stat().st_mode) == 0o755
