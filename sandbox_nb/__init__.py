@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from sandbox_nb.blocking import Process, Sandbox
+    from sandbox_nb.blocking import Sandbox
     from sandbox_nb.boot import Boot
     from sandbox_nb.errors import (
         AlreadyExists,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sandbox_nb.hardware import AttachedDevice, Devices
     from sandbox_nb.lens.crossings import Crossing, Crossings
     from sandbox_nb.lens.recorder import AsyncLens, Lens
+    from sandbox_nb.life import State
     from sandbox_nb.options import (
         NIC,
         Disk,
@@ -61,17 +62,20 @@ if TYPE_CHECKING:
         with_state_dir,
     )
     from sandbox_nb.pool import SandboxPool, in_fresh_sandbox
-    from sandbox_nb.process import AsyncProcess, Completed
-    from sandbox_nb.sandbox import AsyncSandbox, SandboxProtocol, State
+    from sandbox_nb.popen import AsyncProcess, Process
+    from sandbox_nb.run import Completed
+    from sandbox_nb.sandbox import AsyncSandbox, SandboxProtocol
     from sandbox_nb.stats import Connection, Stats
 
 __version__ = "0.1.0"
 
 # From what most people need to what few do.
 _ROOMS: dict[str, tuple[str, ...]] = {
-    "blocking": ("Sandbox", "Process"),
-    "sandbox": ("AsyncSandbox", "State", "SandboxProtocol"),
-    "process": ("AsyncProcess", "Completed"),
+    "blocking": ("Sandbox",),
+    "sandbox": ("AsyncSandbox", "SandboxProtocol"),
+    "life": ("State",),
+    "run": ("Completed",),
+    "popen": ("Process", "AsyncProcess"),
     "files.info": ("Copied", "FileInfo"),
     "forward": ("Forward", "AsyncForward"),
     "pool": ("SandboxPool", "in_fresh_sandbox"),
@@ -117,12 +121,12 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - ordered by importance; a test holds it equal to _ROOMS
     "Sandbox",
-    "Process",
     "AsyncSandbox",
-    "State",
     "SandboxProtocol",
-    "AsyncProcess",
+    "State",
     "Completed",
+    "Process",
+    "AsyncProcess",
     "Copied",
     "FileInfo",
     "Forward",

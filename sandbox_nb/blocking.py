@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import io
 import os
-import signal
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
-from sandbox_nb.background import BACKGROUND, Call, Runner, run_blocking
-from sandbox_nb.boot import Boot
+from sandbox_nb.background import BACKGROUND, Call, Runner
+from sandbox_nb.base import BaseSandbox
+from sandbox_nb.command import Command
 from sandbox_nb.devices import Device
-from sandbox_nb.errors import FailedPrecondition, SandboxError, Unavailable
+from sandbox_nb.errors import FailedPrecondition, SandboxError
 from sandbox_nb.events import AsyncEvents, Events
 from sandbox_nb.files.info import AnyPath, Copied, CopyProgress, FileInfo
 from sandbox_nb.forward import Forward
@@ -22,22 +21,22 @@ from sandbox_nb.guest.proto.system_pb2 import InfoResponse
 from sandbox_nb.hardware import AttachedDevice, Devices
 from sandbox_nb.host import Progress
 from sandbox_nb.lens.recorder import Lens
-from sandbox_nb.options import Option, Options
-from sandbox_nb.portrait import Portrait
-from sandbox_nb.process import Command, Completed, Echo, RawProcess, RunKeywords, Sink, describe
-from sandbox_nb.sandbox import AsyncSandbox, State
+from sandbox_nb.life import State
+from sandbox_nb.options import Option
+from sandbox_nb.popen import Process
+from sandbox_nb.run import Completed, Echo, RunKeywords, Sink
+from sandbox_nb.sandbox import AsyncSandbox
+from sandbox_nb.services import OPEN_TIMEOUT, Services
 from sandbox_nb.stats import Connection, Stats
 from sandbox_nb.ttrpc import Client
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
-
     from sandbox_nb.notebook.terminal import Terminal
 
-__all__ = ["Process", "Sandbox", "run_blocking"]
+__all__ = ["Sandbox"]
 
 
-class Sandbox:
+class Sandbox(BaseSandbox):
     """A virtual machine.
 
     As a context manager it starts nothing, and guarantees the stop; ``Sandbox.started`` starts too::
@@ -92,7 +91,7 @@ class Sandbox:
         """A ttrpc client to the agent. It lives on the sandbox's loop: await its calls with ``runner.wait``."""
         return self.runner.wait(self.asynchronous.client())
 
-    def start_stream(self, identity: str, *, timeout: float | None = 30.0) -> socket.socket:
+    def start_stream(self, identity: str, *, timeout: float | None = OPEN_TIMEOUT) -> socket.socket:
         """Open a raw byte stream under a one-time id and return its connected, blocking socket."""
         sock = self.runner.wait(self.asynchronous.open_stream(identity, timeout=timeout))
         sock.setblocking(True)
@@ -229,42 +228,8 @@ class Sandbox:
             )
         return self._asynchronous
 
-    @property
-    def name(self) -> str:
-        """Its name, which is also the guest's host name."""
-        return self.asynchronous.name
-
-    @property
-    def state(self) -> State:
-        """Where it is in its life."""
-        return self.asynchronous.state
-
-    @property
-    def options(self) -> Options:
-        """What it was last started with."""
-        return self.asynchronous.options
-
-    @property
-    def boot(self) -> Boot:
-        """How the machine came up."""
-        return self.asynchronous.boot
-
-    @property
-    def state_dir(self) -> Path:
-        """The folder of the logs."""
-        return self.asynchronous.state_dir
-
-    @property
-    def console(self) -> str:
-        """The last lines of the guest's console."""
-        return self.asynchronous.console
-
-    def portrait(self) -> Portrait:
-        """What the host knows of the machine now, for people."""
-        return self.asynchronous.portrait()
-
-    def _repr_html_(self) -> str:
-        return self.portrait()._repr_html_()
+    def _known(self) -> Services:
+        return self.asynchronous._services
 
     def __enter__(self) -> Sandbox:
         return self
@@ -276,109 +241,6 @@ class Sandbox:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._asynchronous.name} {self._asynchronous.state.value}>"
-
-
-class Process:
-    """A process in the guest with its pipes as binary files: what ``Sandbox.popen`` returns.
-
-    ``stdin`` is written (and flushed, or closed), ``stdout`` and ``stderr`` are read; None where it is not a pipe.
-    With a tty, ``stdin`` and ``stdout`` are the two directions of its terminal.
-    """
-
-    def __init__(self, raw: RawProcess, runner: Runner = BACKGROUND) -> None:
-        self._raw = raw
-        self._runner = runner
-        self.stdin: BinaryIO | None = None
-        self.stdout: BinaryIO | None = None
-        self.stderr: BinaryIO | None = None
-        for number, sock in raw.sockets.items():
-            sock.setblocking(True)
-            if number == 0 or raw.tty:
-                self.stdin = cast(BinaryIO, _WritePipe(sock))
-            if number == 1:
-                self.stdout = cast(BinaryIO, sock.makefile("rb"))
-            elif number == 2:
-                self.stderr = cast(BinaryIO, sock.makefile("rb"))
-
-    @property
-    def terminal(self) -> socket.socket:
-        """The socket of its terminal, both directions. Raises FailedPrecondition when it has none."""
-        if not self._raw.tty:
-            raise FailedPrecondition(f"{describe(self.args)} was started without tty=")
-        return self._raw.sockets[1]
-
-    @property
-    def args(self) -> Command:
-        """The command, as it was given."""
-        return self._raw.args
-
-    @property
-    def pid(self) -> int:
-        """Its process id in the guest."""
-        return self._raw.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit status once it was waited for; negative: the signal that ended it."""
-        return self._raw.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end and return ``returncode``. Raises DeadlineExceeded when ``timeout`` seconds pass."""
-        return self._runner.wait(self._raw.wait(timeout))
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal."""
-        self._runner.wait(self._raw.send_signal(number))
-
-    def terminate(self) -> None:
-        """Ask it to end (SIGTERM)."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it and every process it started."""
-        self._runner.wait(self._raw.kill())
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Tell its terminal a new size."""
-        self._runner.wait(self._raw.resize(rows, columns))
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """End it if it still runs, and close the pipes."""
-        if self.returncode is None:
-            # A machine that is gone has taken the process with it.
-            with contextlib.suppress(Unavailable):
-                self.kill()
-                self.wait()
-        for pipe in (self.stdin, self.stdout, self.stderr):
-            if pipe is not None:
-                pipe.close()
-        self._raw.close()
-
-
-class _WritePipe(io.RawIOBase):
-    """The writing direction of a stream socket. Closing it ends that direction alone."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._sock.fileno()
-
-    def write(self, data: Buffer, /) -> int:
-        self._sock.sendall(data)
-        return memoryview(data).nbytes
-
-    def close(self) -> None:
-        if not self.closed:
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_WR)
-        super().close()
 
 
 # Held until they are stopped: a machine runs on when nobody refers to its Sandbox any more.

@@ -18,7 +18,7 @@ from sandbox_nb.errors import DeadlineExceeded, SandboxError
 from sandbox_nb.grammar import Parser
 
 if TYPE_CHECKING:
-    from sandbox_nb.blocking import Process
+    from sandbox_nb.popen import Process
 
 COPY_SIZE = 256 * 1024
 

@@ -20,6 +20,7 @@ from sandbox_nb.guest.proto.forward_ttrpc import ForwardClient
 from sandbox_nb.guest.proto.socketforward_pb2 import BindRequest, ConnectRequest, ConnectResult, Socket
 from sandbox_nb.guest.proto.socketforward_ttrpc import SocketForwardClient
 from sandbox_nb.sockets import connect, join, listen, reset
+from sandbox_nb.streams import OpenStream
 from sandbox_nb.ttrpc import BidiStream, Client
 
 __all__ = ["AsyncForward", "Forward", "Forwarder"]
@@ -29,9 +30,6 @@ OPENING = 16
 
 RETRY = 0.1
 """Seconds until connections are taken again when the process has too many files open."""
-
-OpenStream = Callable[[str], Awaitable[socket.socket]]
-"""Opens the stream of an id and returns its connected, non-blocking socket."""
 
 
 class AsyncForward:

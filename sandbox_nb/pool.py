@@ -13,10 +13,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_complete
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sandbox_nb.blocking import Sandbox
+from sandbox_nb.command import Command
 from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.host import Progress
 from sandbox_nb.options import Option, Options
-from sandbox_nb.process import Command, Completed
+from sandbox_nb.run import Completed
 
 __all__ = ["SandboxPool", "in_fresh_sandbox"]
 

@@ -9,9 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Self
 
 from sandbox_nb.boot import Boot
+from sandbox_nb.forward import AsyncForward
 from sandbox_nb.hardware import Devices
+from sandbox_nb.life import Life
 
 __all__ = ["Portrait", "page", "table"]
 
@@ -48,6 +51,22 @@ class Portrait:
     forwards: Sequence[tuple[int | None, int | str]]
     """Port of the host, and what it leads to; no port where it is the guest that listens."""
     console: str
+
+    @classmethod
+    def of(cls, life: Life, forwards: Iterable[AsyncForward]) -> Self:
+        """The portrait of a sandbox now. In any thread."""
+        running, options = life.running, life.options
+        processors = "1 processor" if options.cpu_count == 1 else f"{options.cpu_count} processors"
+        return cls(
+            life.name,
+            life.state.value,
+            str(life.failure or ""),
+            f"{processors}, {options.memory_mib} MiB, image {options.image}",
+            running.boot if running is not None else None,
+            running.hardware.devices() if running is not None else Devices(),
+            [(forward.port, forward.target) for forward in forwards],
+            life.console,
+        )
 
     def parts(self) -> dict[str, str]:
         """The parts as HTML; an empty one has nothing to say."""

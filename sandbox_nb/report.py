@@ -14,10 +14,12 @@ import time
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from sandbox_nb import __version__, doctor
 from sandbox_nb.boot import Boot
 from sandbox_nb.errors import InvalidArgument, SandboxError, from_os_error
+from sandbox_nb.life import Life
 from sandbox_nb.options import Options
 from sandbox_nb.vm.machine import Logs
 
@@ -36,6 +38,20 @@ class Subject:
     console: str = ""
     boot: Boot | None = None
     logs: Path | None = None
+
+    @classmethod
+    def of(cls, life: Life) -> Self:
+        """What is known of a sandbox now."""
+        running = life.running
+        return cls(
+            life.name,
+            life.state.value,
+            life.options,
+            failure=str(life.failure or ""),
+            console=life.console,
+            boot=None if running is None else running.boot,
+            logs=None if running is None else running.state_dir,
+        )
 
 
 def write(subject: Subject, path: str | os.PathLike[str] | None = None) -> Path:

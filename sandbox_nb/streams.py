@@ -34,6 +34,9 @@ READ_SIZE = 256 * 1024
 Dial = Callable[[int, bytes], Awaitable[socket.socket]]
 """Connects to a port of the guest and sends what it is given; OSError when it cannot."""
 
+OpenStream = Callable[[str], Awaitable[socket.socket]]
+"""Opens the stream of an id and returns its connected, non-blocking socket."""
+
 Taker = Callable[[bytes], Awaitable[None] | None]
 """Takes a piece of a stream; what it returns, unless None, is awaited before more is read."""
 

@@ -50,7 +50,7 @@ class Guest:
 
     def __init__(self, sandbox):
         self.sandbox = sandbox
-        self.machine = sandbox._running.machine
+        self.machine = sandbox._life.running.machine
 
     async def sh(self, command):
         """What a command that succeeds says."""

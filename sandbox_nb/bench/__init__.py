@@ -38,7 +38,7 @@ def measure(
     section's.
     """
     from sandbox_nb import host
-    from sandbox_nb.blocking import run_blocking
+    from sandbox_nb.background import run_blocking
     from sandbox_nb.options import Options
 
     sections = {name: importlib.import_module(f"{__name__}.{name}") for name in (*SECTIONS, *PEERS)}

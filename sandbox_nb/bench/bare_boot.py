@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sandbox_nb import host
-from sandbox_nb.blocking import run_blocking
+from sandbox_nb.background import run_blocking
 from sandbox_nb.guest import cpio, tree
 from sandbox_nb.options import Options
 from sandbox_nb.vm import command

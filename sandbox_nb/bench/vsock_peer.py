@@ -25,7 +25,7 @@ from typing import Any, Self
 import platformdirs
 
 from sandbox_nb import host
-from sandbox_nb.blocking import run_blocking
+from sandbox_nb.background import run_blocking
 from sandbox_nb.errors import FailedPrecondition
 from sandbox_nb.guest import image
 from sandbox_nb.options import Options

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, BinaryIO, TypeVar, cast
 
 from sandbox_nb import streams
+from sandbox_nb.encoding import guest_bytes, guest_data
 from sandbox_nb.errors import ProtocolError
 from sandbox_nb.files.info import AnyPath, Copied, CopyProgress, FileInfo, Tally
 from sandbox_nb.files.receiver import TreeReceiver
@@ -28,7 +29,6 @@ from sandbox_nb.guest.proto.files_pb2 import (
     WriteRequest,
 )
 from sandbox_nb.guest.proto.files_ttrpc import FilesClient
-from sandbox_nb.process import guest_bytes, guest_data
 
 __all__ = ["Files"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from sandbox_nb.background import Call
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import SandboxError
+from sandbox_nb.life import State
 from sandbox_nb.notebook.dashboard_view import HISTORY, Seen
-from sandbox_nb.sandbox import State
 from sandbox_nb.stats import Rates, Stats, rates
 
 INTERVAL = 2.0

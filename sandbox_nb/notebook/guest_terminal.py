@@ -6,12 +6,13 @@ import contextlib
 import socket
 from typing import Any
 
-from sandbox_nb.blocking import Process, Sandbox
+from sandbox_nb.blocking import Sandbox
+from sandbox_nb.command import Command
 from sandbox_nb.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from sandbox_nb.life import State
 from sandbox_nb.notebook.terminal import Terminal
 from sandbox_nb.notebook.terminal_source import ENDING, SocketSource, how_it_ended
-from sandbox_nb.process import Command
-from sandbox_nb.sandbox import State
+from sandbox_nb.popen import Process
 
 LOGIN_SHELL: Command = ["sh", "-l"]
 

@@ -19,6 +19,7 @@ from sandbox_nb.blocking import Sandbox
 from sandbox_nb.devices import NIC, Disk, Filesystem, UserNIC
 from sandbox_nb.errors import SandboxError
 from sandbox_nb.hardware import AttachedDevice
+from sandbox_nb.life import State
 from sandbox_nb.notebook.panel_copy import RENDERINGS, CopyBox, as_magic, as_shell
 from sandbox_nb.notebook.panel_form import (
     ArgumentRow,
@@ -31,7 +32,6 @@ from sandbox_nb.notebook.panel_form import (
 from sandbox_nb.notebook.panel_machine import PanelMachine
 from sandbox_nb.notebook.subshells import route_all_by_sender
 from sandbox_nb.options import Options
-from sandbox_nb.sandbox import State
 
 ENDED = "[the kernel of this panel is gone; run the cell again]"
 

@@ -14,9 +14,9 @@ from sandbox_nb.blocking import Sandbox
 from sandbox_nb.devices import Device
 from sandbox_nb.errors import SandboxError
 from sandbox_nb.hardware import AttachedDevice
+from sandbox_nb.life import State
 from sandbox_nb.options import Options
 from sandbox_nb.plan import command_line
-from sandbox_nb.sandbox import State
 
 INTERVAL = 0.5
 """Seconds from one look at the machine's state to the next: cells change it too."""

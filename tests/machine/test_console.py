@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from sandbox_nb import FailedPrecondition, Sandbox, Unavailable
-from sandbox_nb.sandbox import State
+from sandbox_nb.life import State
 
 
 def read_until(sock, text):
@@ -63,7 +63,7 @@ def test_the_console_needs_a_running_machine_and_ends_with_it():
 
 def test_who_is_attached_is_not_left_with_a_machine_that_failed():
     with Sandbox.started() as sandbox, sandbox.attach_console() as console:
-        os.kill(sandbox.asynchronous._running.link.device.pid, signal.SIGKILL)
+        os.kill(sandbox.asynchronous._life.running.link.device.pid, signal.SIGKILL)
         console.settimeout(5)
         while console.recv(4096):
             pass

@@ -171,7 +171,7 @@ def test_a_machine_that_is_not_running_copies_nothing(own, tmp_path):
 def test_a_machine_that_dies_under_a_copy_is_said_and_leaves_nothing_half_made(own, tmp_path):
     own.start()
     own.run("dd if=/dev/zero of=/tmp/endless bs=1M count=0 seek=1000000", check=True)
-    guard = own.asynchronous._running.machine.child.pid
+    guard = own.asynchronous._life.running.machine.child.pid
     alive = descendants(guard)
 
     def end_it(size: int, files: int) -> None:

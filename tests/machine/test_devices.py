@@ -287,7 +287,7 @@ def test_a_machine_that_stood_by_gets_its_devices_too(tmp_path, secret):
 def run_rounds(tmp_path, rounds):
     disk, share = Disk("d", image(tmp_path / "disk", "qcow2")), Filesystem("f", tmp_path)
     with Sandbox.started() as sandbox:
-        child = sandbox.asynchronous._running.machine.child
+        child = sandbox.asynchronous._life.running.machine.child
 
         def descriptors():
             return len(os.listdir(f"/proc/{child.pid}/fd")), len(os.listdir("/proc/self/fd"))

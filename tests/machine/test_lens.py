@@ -61,8 +61,8 @@ async def test_one_at_a_time_and_nothing_is_tapped_without():
             await sandbox.trace()
         await lens.close()
         await lens.close()
-        assert sandbox._running.client._channel._connection.tap is None
-        assert sandbox._running.machine._monitor._qmp.tap is None
+        assert sandbox._life.running.client._channel._connection.tap is None
+        assert sandbox._life.running.machine._monitor._qmp.tap is None
         async with await sandbox.trace() as again:
             await sandbox.run("true")
         assert again.crossings(match="Process.Start")

@@ -127,7 +127,7 @@ def qemu_pid(sandbox):
 
 
 def qemu_pid_of(sandbox):
-    guard = sandbox._running.machine.child.pid
+    guard = sandbox._life.running.machine.child.pid
     (child,) = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
     return int(child)
 
@@ -158,7 +158,7 @@ def test_a_guest_panic_ends_the_machine_with_the_consoles_last_lines(own):
 
 def test_a_dead_vsock_device_fails_the_machine(own):
     own.start()
-    os.kill(own.asynchronous._running.link.device.pid, signal.SIGKILL)
+    os.kill(own.asynchronous._life.running.link.device.pid, signal.SIGKILL)
     with pytest.raises(Unavailable, match="vsock device"):
         own.run("sleep 980")
     assert own.state is State.FAILED
@@ -221,7 +221,7 @@ def test_an_interrupted_start_has_cleaned_up_when_it_returns(own):
 async def test_two_starts_of_a_failed_machine_are_one():
     async with AsyncSandbox() as sandbox:
         await sandbox.start()
-        sandbox._running.machine.child.kill()
+        sandbox._life.running.machine.child.kill()
         while sandbox.state is State.RUNNING:
             await asyncio.sleep(0.01)
         results = await asyncio.gather(sandbox.start(), sandbox.start(), return_exceptions=True)

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from sandbox_nb import AlreadyExists, AsyncSandbox, DeadlineExceeded, InvalidArgument
-from sandbox_nb.process import DEVNULL
+from sandbox_nb.command import DEVNULL
 
 
 def test_a_conversation(sb):

@@ -11,7 +11,7 @@ import struct
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from sandbox_nb import AsyncSandbox, State, Unavailable, launch, limits
+from sandbox_nb import AsyncSandbox, Options, State, Unavailable, launch
 from sandbox_nb.boot import Boot
 from sandbox_nb.guest.proto import process_pb2
 from sandbox_nb.hardware import Hardware
@@ -91,7 +91,7 @@ async def lied_to(answer, serve=None):
     undo.push_async_callback(liar.close)
     undo.push_async_callback(client.aclose)
     sandbox = AsyncSandbox("lied-to")
-    sandbox._running = Running(
+    running = Running(
         machine,
         liar,
         client,
@@ -101,9 +101,8 @@ async def lied_to(answer, serve=None):
         Path("/nonexistent"),
         undo,
     )
-    sandbox.loop, sandbox.state = asyncio.get_running_loop(), State.RUNNING
-    sandbox._usage = limits.Usage()
-    sandbox._watcher = asyncio.create_task(sandbox._watch(sandbox._running))
+    sandbox._life.loop = asyncio.get_running_loop()
+    sandbox._life.begin(running, Options())
     try:
         yield sandbox
     finally:

@@ -265,7 +265,7 @@ class Soak:
 
     def pids(self, sandbox: AsyncSandbox) -> dict[str, int]:
         """The processes of a machine that are there."""
-        running = sandbox._running
+        running = sandbox._life.running
         found = {}
         for name, child in (("QEMU", running.machine.child), ("vsock device", running.link.device)):
             if child.returncode is None:

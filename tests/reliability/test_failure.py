@@ -79,7 +79,7 @@ class Waiting:
 
 
 def guard(sandbox):
-    return sandbox._running.machine.child.pid
+    return sandbox._life.running.machine.child.pid
 
 
 def qemu(sandbox):
@@ -88,7 +88,7 @@ def qemu(sandbox):
 
 
 def device(sandbox):
-    (pid,) = descendants(sandbox._running.link.device.pid)
+    (pid,) = descendants(sandbox._life.running.link.device.pid)
     return pid
 
 
@@ -99,7 +99,7 @@ async def panic(sandbox):
 
 async def agent_hangs_up(sandbox):
     """Only the agent's connection: the machine, its console and the device are as they were."""
-    sandbox._running.client._channel._transport.abort()
+    sandbox._life.running.client._channel._transport.abort()
 
 
 WAYS = {
@@ -108,7 +108,7 @@ WAYS = {
     "QEMU's guard": (lambda sandbox: os.kill(guard(sandbox), signal.SIGKILL), "signal 9 ended QEMU"),
     "device": (lambda sandbox: os.kill(device(sandbox), signal.SIGKILL), "the vsock device is gone"),
     "device's guard": (
-        lambda sandbox: os.kill(sandbox._running.link.device.pid, signal.SIGKILL),
+        lambda sandbox: os.kill(sandbox._life.running.link.device.pid, signal.SIGKILL),
         "the vsock device is gone",
     ),
     "panic": (panic, "the guest reset itself; a kernel panic does that"),

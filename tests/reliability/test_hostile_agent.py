@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reliability.liar import AGENTS, STREAMS, VERBS, agreeing, endless, lied_to, tried
-from sandbox_nb import ResourceExhausted, Sandbox, SandboxError, State, process
+from sandbox_nb import ResourceExhausted, Sandbox, SandboxError, State, process, run
 from sandbox_nb.files import service, transfer
 
 ROOM = 100 << 20
@@ -23,7 +23,7 @@ def impatient(monkeypatch):
     """With agents that never answer, and greedier than a host that keeps half a GiB of an output."""
     monkeypatch.setattr(process, "KILL_TIMEOUT", 0.05)
     monkeypatch.setattr(transfer, "GRACE", 0.1)
-    monkeypatch.setattr(process, "MAX_OUTPUT", 8 << 20)
+    monkeypatch.setattr(run, "MAX_OUTPUT", 8 << 20)
     monkeypatch.setattr(service, "READ_MAX", 8 << 20)
     monkeypatch.setattr(service, "LIST_MAX", 1 << 20)
 

@@ -55,7 +55,7 @@ def seen_by(uid, wanted):
 
 
 def qemu(sandbox):
-    (pid,) = descendants(sandbox.asynchronous._running.machine.child.pid)
+    (pid,) = descendants(sandbox.asynchronous._life.running.machine.child.pid)
     return pid
 
 
@@ -91,7 +91,7 @@ def test_nobody_else_can_connect_read_or_look_in(open_folder):
     state = open_folder
     with Sandbox.started(state_dir=state) as sandbox:
         sandbox.run("echo secret > /dev/console", check=True)
-        running, pid = sandbox.asynchronous._running, qemu(sandbox)
+        running, pid = sandbox.asynchronous._life.running, qemu(sandbox)
         folder = running.machine._attachments._host.folder
         sockets = [path for path in folder.rglob("*") if path.is_socket()]
         assert len(sockets) >= 2
@@ -129,7 +129,7 @@ def test_a_disk_that_is_roots_alone_is_read_and_written(tmp_path):
 def test_files_to_boot_that_are_roots_alone_are_booted(tmp_path):
     """An umask of 077 makes them so."""
     with Sandbox.started() as sandbox:
-        image = sandbox.asynchronous._running.image
+        image = sandbox.asynchronous._life.running.image
     modes = {path: path.stat().st_mode for path in (image.kernel, image.initrd)}
     try:
         for path in modes:
@@ -147,7 +147,7 @@ def test_a_share_is_roots_through_virtiofsd_also_read_only(tmp_path):
     (tmp_path / "deep/file").write_text("roots alone")
     (tmp_path / "deep/file").chmod(0o600)
     with Sandbox.started() as sandbox:
-        running = sandbox.asynchronous._running
+        running = sandbox.asynchronous._life.running
         folder, guard = running.machine._attachments._host.folder, running.machine._attachments._host.guard
         if sandbox.runner.wait(virtiofsd.find(folder, guard)) is None:
             pytest.skip("no virtiofsd works here")

@@ -135,7 +135,7 @@ async def test_what_is_frozen_is_ended_all_the_same(what):
     """The promise is five seconds; the guest has three of them to power itself off."""
     sandbox = AsyncSandbox()
     await sandbox.start()
-    running = sandbox._running
+    running = sandbox._life.running
     pids = {
         "QEMU": descendants(running.machine.child.pid),
         "device": descendants(running.link.device.pid),

@@ -43,7 +43,7 @@ def test_a_machine_that_failed_or_never_was_has_one_too(tmp_path, monkeypatch):
     with Sandbox("odd") as sandbox:
         sandbox.report("before.zip")
         sandbox.start()
-        (qemu,) = descendants(sandbox.asynchronous._running.machine.child.pid)
+        (qemu,) = descendants(sandbox.asynchronous._life.running.machine.child.pid)
         os.kill(qemu, signal.SIGKILL)
         with pytest.raises(Unavailable):
             sandbox.run("true")

@@ -20,7 +20,7 @@ class Rig:
 
     @property
     def machine(self):
-        return self.sandbox._asynchronous._running.machine
+        return self.sandbox._asynchronous._life.running.machine
 
     @property
     def folder(self):

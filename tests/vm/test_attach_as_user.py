@@ -35,7 +35,7 @@ devices = [
     UserNIC(name="n"),
 ]
 with Sandbox.started(warm=False) as sandbox:
-    machine = sandbox._asynchronous._running.machine
+    machine = sandbox._asynchronous._life.running.machine
     for device in devices:
         backend = prepare(device, sandbox="s")
         sandbox.runner.wait(machine.attach(device.name, backend))

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sandbox_nb import grammar, process
+from sandbox_nb import grammar
 from sandbox_nb.blocking import Sandbox
+from sandbox_nb.command import DEVNULL, PIPE, Command, describe
+from sandbox_nb.encoding import guest_data
 from sandbox_nb.errors import FailedPrecondition, InvalidArgument, ProcessFailed, ProcessTimedOut, SandboxError
 from sandbox_nb.grammar import Parser, UsageError
 from sandbox_nb.notebook.cell_output import CellOutput
@@ -26,7 +28,7 @@ from sandbox_nb.notebook.magics.verbs import (
     complete,
     variable,
 )
-from sandbox_nb.process import DEVNULL, PIPE, Command
+from sandbox_nb.run import Output, communicate
 
 _GUEST_CELL = Path(__file__).with_name("guest_cell.py")
 
@@ -66,7 +68,7 @@ def run(session: Session, arguments: argparse.Namespace) -> Job | None:
                 return job
             session.bind(arguments.out, job)
             return None
-        what = "the cell" if arguments.cell is not None else process.describe(command)
+        what = "the cell" if arguments.cell is not None else describe(command)
         _run(session, sandbox, command, what, arguments, input=given, **options)
     return None
 
@@ -148,7 +150,8 @@ def _begin(
     timeout = options.pop("timeout")
     stdin = DEVNULL if given is None else PIPE
     raw = sandbox.runner.wait(sandbox.asynchronous.spawn(command, stdin=stdin, **options))
-    work = process.communicate(raw, data=given or b"", sink=keep, keep=False, timeout=timeout)
+    output = Output(command, sink=keep, keep=False)
+    work = communicate(raw, output, data=given or b"", timeout=timeout)
     return Job(raw, sandbox.runner, sandbox.runner.submit(work), spools)
 
 
@@ -173,7 +176,7 @@ def _remove(sandbox: Sandbox, path: str) -> None:
 
 
 def _text_or_bytes(session: Session, name: str) -> bytes:
-    return process.guest_data(f"--stdin {name}", session.value(name))
+    return guest_data(f"--stdin {name}", session.value(name))
 
 
 def _json_values(session: Session, names: list[str]) -> dict[str, Any]:

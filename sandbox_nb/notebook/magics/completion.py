@@ -27,6 +27,7 @@ from IPython.core.completer import (
 from sandbox_nb import grammar
 from sandbox_nb.errors import SandboxError
 from sandbox_nb.grammar import Parser
+from sandbox_nb.life import State
 from sandbox_nb.notebook.magics import calling
 from sandbox_nb.notebook.magics.session import Session
 from sandbox_nb.notebook.magics.verbs import (
@@ -38,7 +39,6 @@ from sandbox_nb.notebook.magics.verbs import (
     COMPLETE_VARIABLE,
     COMPLETE_VERB,
 )
-from sandbox_nb.sandbox import State
 
 GUEST_TIMEOUT = 1.0
 """Seconds the guest gets to list a folder."""

@@ -9,9 +9,9 @@ from sandbox_nb import grammar
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import AlreadyExists
 from sandbox_nb.grammar import Parser
+from sandbox_nb.life import State
 from sandbox_nb.notebook.magics.session import Session
 from sandbox_nb.notebook.magics.verbs import Verb
-from sandbox_nb.sandbox import State
 
 if TYPE_CHECKING:
     from sandbox_nb.notebook.panel import SandboxPanel

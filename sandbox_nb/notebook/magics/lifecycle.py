@@ -10,11 +10,11 @@ from sandbox_nb import config, grammar
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.grammar import Parser
+from sandbox_nb.life import State
 from sandbox_nb.notebook.magics.session import Session
 from sandbox_nb.notebook.magics.verbs import COMPLETE_NAME, Verb, complete
 from sandbox_nb.notebook.progress import ProgressLine, started_line
 from sandbox_nb.options import Options
-from sandbox_nb.sandbox import State
 
 if TYPE_CHECKING:
     from sandbox_nb.notebook.dashboard import Dashboard

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox_nb.background import Call, Runner
+from sandbox_nb.command import Command, describe
 from sandbox_nb.errors import DeadlineExceeded, ProcessFailed, SandboxError
 from sandbox_nb.notebook.spool import Spool
-from sandbox_nb.process import KILL_TIMEOUT, Command, RawProcess, describe
+from sandbox_nb.process import KILL_TIMEOUT, RawProcess
 
 TITLE_WIDTH = 40
 """Characters of a command that its result is called by."""
@@ -62,9 +63,7 @@ class CellResult:
 class Job:
     """A command that runs on while the notebook does other things: what ``--bg`` returns."""
 
-    def __init__(
-        self, raw: RawProcess, runner: Runner, call: Call[tuple[bytes, bytes]], spools: dict[int, Spool]
-    ) -> None:
+    def __init__(self, raw: RawProcess, runner: Runner, call: Call[None], spools: dict[int, Spool]) -> None:
         self._raw = raw
         self._runner = runner
         self._call = call

@@ -12,10 +12,11 @@ from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import FailedPrecondition, InvalidArgument, NotFound
 from sandbox_nb.forward import Forward
 from sandbox_nb.lens.recorder import Lens
+from sandbox_nb.life import State
 from sandbox_nb.notebook.nested_loop import LoopRunner
 from sandbox_nb.notebook.spool import SpoolFolder
 from sandbox_nb.options import Options
-from sandbox_nb.sandbox import AsyncSandbox, State
+from sandbox_nb.sandbox import AsyncSandbox
 from sandbox_nb.suggest import did_you_mean
 
 DEFAULT_NAME = "sandbox"

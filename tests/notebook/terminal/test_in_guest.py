@@ -147,7 +147,7 @@ def test_a_machine_that_is_killed_leaves_a_calm_line(victim, what):
     victim.run(f"t = victim.terminal({what})\nt")
     victim.page.wait_for_selector(".sandbox-nb-terminal .xterm-screen")
     victim.page.wait_for_timeout(1000)
-    victim.run("os.kill(victim.asynchronous._running.machine.child.pid, 9)", cell=2)
+    victim.run("os.kill(victim.asynchronous._life.running.machine.child.pid, 9)", cell=2)
     victim.see_output("[the machine is gone: signal 9 ended QEMU]")
     assert "Traceback" not in victim.output().inner_text()
 
