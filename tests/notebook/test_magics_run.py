@@ -114,6 +114,19 @@ def test_a_job_gets_its_input(running):
     assert running.value("job.wait().stdout") == "QUIET"
 
 
+def test_the_script_of_a_job_is_there_until_the_job_ends(running):
+    scripts = "%sandbox run -- find /tmp -name 'sandbox_nb-*'"
+    running.run("%%sandbox run --bg --interpreter /bin/sh --out job\nread line; sleep 0.2; echo end")
+    assert running.value("job.wait().stdout") == "end\n"
+    assert running.run(scripts).stdout == ""
+    running.run("%%sandbox run --bg --interpreter /bin/sh --out job\nsleep 60")
+    assert running.run(scripts).stdout.startswith("/tmp/sandbox_nb-")
+    running.run("job.stop()")
+    assert running.run(scripts).stdout == ""
+    assert refused(running.run("%%sandbox run --bg --interpreter cat --cwd /no/such\n1"), "/no/such")
+    assert running.run(scripts).stdout == ""
+
+
 # Files
 
 

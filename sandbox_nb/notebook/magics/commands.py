@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,9 @@ from sandbox_nb.notebook.magics.verbs import (
     complete,
     variable,
 )
+from sandbox_nb.process import KILL_TIMEOUT
 from sandbox_nb.run import Output, communicate
+from sandbox_nb.sandbox import AsyncSandbox
 
 _GUEST_CELL = Path(__file__).with_name("guest_cell.py")
 
@@ -56,14 +57,14 @@ def run(session: Session, arguments: argparse.Namespace) -> Job | None:
     given = None if arguments.stdin is None else _text_or_bytes(session, arguments.stdin)
     sandbox = session.find(arguments.name)
     with contextlib.ExitStack() as undo:
-        if arguments.cell is None:
-            command: Command = words
-        else:
-            command = undo.enter_context(_script(sandbox, arguments.interpreter, arguments.cell))
+        command: Command = words
+        script = None
+        if arguments.cell is not None:
+            command, script = _script(sandbox, arguments.interpreter, arguments.cell)
+            undo.callback(_remove, sandbox, script)
         if arguments.bg:
-            job = _begin(session, sandbox, command, given, options)
-            # The interpreter may still be reading the script; the guest's /tmp goes with the guest.
-            undo.pop_all()
+            job = _begin(session, sandbox, command, script, given, options)
+            undo.pop_all()  # the interpreter may still be reading the script: it goes when the job ends
             if arguments.out is None:
                 return job
             session.bind(arguments.out, job)
@@ -139,9 +140,14 @@ def _run(
 
 
 def _begin(
-    session: Session, sandbox: Sandbox, command: Command, given: bytes | None, options: dict[str, Any]
+    session: Session,
+    sandbox: Sandbox,
+    command: Command,
+    script: str | None,
+    given: bytes | None,
+    options: dict[str, Any],
 ) -> Job:
-    """Start a command and go on; what it writes is kept."""
+    """Start a command and go on; what it writes is kept, and its script removed when it has ended."""
     spools = session.spools.pair()
 
     async def keep(number: int, data: bytes) -> None:
@@ -151,28 +157,36 @@ def _begin(
     stdin = DEVNULL if given is None else PIPE
     raw = sandbox.runner.wait(sandbox.asynchronous.spawn(command, stdin=stdin, **options))
     output = Output(command, sink=keep, keep=False)
-    work = communicate(raw, output, data=given or b"", timeout=timeout)
-    return Job(raw, sandbox.runner, sandbox.runner.submit(work), spools)
+
+    async def work() -> None:
+        try:
+            await communicate(raw, output, data=given or b"", timeout=timeout)
+        finally:
+            await _removed(sandbox.asynchronous, script)
+
+    return Job(raw, sandbox.runner, sandbox.runner.submit(work()), spools)
 
 
-@contextlib.contextmanager
-def _script(sandbox: Sandbox, interpreter: str, text: str) -> Iterator[Command]:
-    """The command that runs ``text``. All but the shell get it as a file: not every one takes ``-c``."""
+def _script(sandbox: Sandbox, interpreter: str, text: str) -> tuple[Command, str | None]:
+    """The command that runs ``text``, and the file it takes it from: all but the shell, as not all have ``-c``."""
     if interpreter == "sh":
-        yield ["sh", "-c", text]
-        return
+        return ["sh", "-c", text], None
     place = f"/tmp/sandbox_nb-{secrets.token_hex(8)}"  # noqa: S108 - in the guest
     sandbox.write(place, text, mode=0o600)
-    try:
-        yield [interpreter, place]
-    finally:
-        _remove(sandbox, place)
+    return [interpreter, place], place
 
 
-def _remove(sandbox: Sandbox, path: str) -> None:
-    # It may have gone with its machine.
-    with contextlib.suppress(SandboxError):
-        sandbox.run(["rm", "-f", path])
+def _remove(sandbox: Sandbox, path: str | None) -> None:
+    sandbox.runner.wait(_removed(sandbox.asynchronous, path))
+
+
+async def _removed(sandbox: AsyncSandbox, path: str | None) -> None:
+    """Have a file of the guest gone, if there is one."""
+    # It may have gone with its machine; a guest that is frozen never answers.
+    with contextlib.suppress(SandboxError, TimeoutError):
+        async with asyncio.timeout(KILL_TIMEOUT):
+            if path is not None:
+                await sandbox.remove(path)
 
 
 def _text_or_bytes(session: Session, name: str) -> bytes:
