@@ -101,11 +101,12 @@ async def launch(options: Options, *, hostname: str, progress: Progress | None =
 
 
 async def _launch(options: Options, hostname: str, progress: Progress | None) -> Running:
-    began = time.perf_counter()
-    made = await plan.make(options, progress)
-    boot = Boot("cold", made.accelerator, {"prepare": time.perf_counter() - began}, ": ".join(made.transport))
-    shelf = standby.shelf(made.kind, lambda: _paused(made), made.spec.memory) if options.standby else None
+    # The devices come first: nobody waits for an image to be built, to be told that a folder is not there.
     async with hardware.prepared(options.devices, sandbox=hostname) as devices, AsyncExitStack() as undo:
+        began = time.perf_counter()
+        made = await plan.make(options, progress)
+        boot = Boot("cold", made.accelerator, {"prepare": time.perf_counter() - began}, ": ".join(made.transport))
+        shelf = standby.shelf(made.kind, lambda: _paused(made), made.spec.memory) if options.standby else None
         through_qemu = await _shared_through_qemu(options.filesystems)
         called = None
         if shelf is not None and options.state_dir is None and not through_qemu:

@@ -265,6 +265,17 @@ def test_a_start_that_fails_removes_the_image_it_made(tmp_path):
         assert not (tmp_path / "new.qcow2").exists()
 
 
+def test_a_folder_that_is_not_there_is_said_before_an_image_is_built(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    built = []
+    with Sandbox() as sandbox, pytest.raises(NotFound, match=str(tmp_path / "missing")):
+        sandbox.start(
+            filesystems=[Filesystem("work", tmp_path / "missing")], progress=lambda *stage: built.append(stage)
+        )
+    assert built == []
+    assert not (tmp_path / "cache").exists()
+
+
 def test_devices_need_a_machine(tmp_path):
     with Sandbox() as sandbox:
         for verb in (sandbox.devices, lambda: sandbox.detach("d"), lambda: sandbox.attach(UserNIC())):
