@@ -1,4 +1,4 @@
-"""The kernel's vsock as the way to a machine. TCP has the place of vsock, and its addresses that of context ids."""
+"""The kernel's vsock as the way to a machine; TCP stands in for vsock, and its addresses for context ids."""
 
 from __future__ import annotations
 
