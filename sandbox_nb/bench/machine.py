@@ -25,6 +25,7 @@ COLD_ROUNDS = 7
 WARM_ROUNDS = 20
 STANDBY_ROUNDS = 20
 STANDBY_TIMEOUT = 30.0
+TOGETHER = 8
 CALLS = 100
 
 NAMES = (
@@ -131,8 +132,8 @@ def _standby() -> list[float]:
 
 def _eight_and_one() -> tuple[float, float]:
     """Seconds until eight machines, started at the same time, are all ready; and one alone."""
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(8) as pool:
-        sandboxes = [stack.enter_context(Sandbox()) for _ in range(8)]
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(TOGETHER) as pool:
+        sandboxes = [stack.enter_context(Sandbox()) for _ in range(TOGETHER)]
         began = time.perf_counter()
         for _ in pool.map(lambda sandbox: (sandbox.start(), sandbox.info()), sandboxes):
             pass
