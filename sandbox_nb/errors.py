@@ -29,11 +29,14 @@ from __future__ import annotations
 
 import errno
 import subprocess
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 __all__ = [
     "AlreadyExists",
     "DeadlineExceeded",
+    "Explained",
     "FailedPrecondition",
     "InvalidArgument",
     "NotFound",
@@ -49,6 +52,10 @@ __all__ = [
     "from_os_error",
     "from_status",
 ]
+
+
+Explained = Callable[[], AbstractAsyncContextManager[None]]
+"""Makes a block in which an error that only says that the connection ended becomes one that says why."""
 
 
 class SandboxError(Exception):

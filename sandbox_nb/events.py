@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sandbox_nb.errors import ProtocolError, Stopped
+from sandbox_nb.errors import Explained, ProtocolError, Stopped
 from sandbox_nb.guest.proto import events_pb2
 from sandbox_nb.guest.proto.events_pb2 import Envelope
 from sandbox_nb.ttrpc import ServerStream
@@ -53,9 +52,7 @@ class AsyncEvents:
     cut off with ResourceExhausted.
     """
 
-    def __init__(
-        self, stream: ServerStream[Envelope], explained: Callable[[], AbstractAsyncContextManager[None]]
-    ) -> None:
+    def __init__(self, stream: ServerStream[Envelope], explained: Explained) -> None:
         self._stream = stream
         self._explained = explained
 

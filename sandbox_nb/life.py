@@ -8,7 +8,6 @@ import enum
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from sandbox_nb import limits
@@ -26,7 +25,7 @@ from sandbox_nb.host import Progress
 from sandbox_nb.launch import Running, launch
 from sandbox_nb.options import Option, Options
 
-__all__ = ["POWER_OFF_TIMEOUT", "Explained", "Life", "State"]
+__all__ = ["POWER_OFF_TIMEOUT", "Life", "State"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +34,6 @@ POWER_OFF_TIMEOUT = 3.0
 
 CONSOLE_LINES = 200
 """Lines of the console that are told of a machine."""
-
-Explained = Callable[[], AbstractAsyncContextManager[None]]
-"""Makes a block in which an error that only says that the connection ended becomes one that says why."""
 
 
 class State(enum.Enum):

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from sandbox_nb.command import Start, describe, window_size
-from sandbox_nb.errors import DeadlineExceeded, InvalidArgument, SandboxError
+from sandbox_nb.errors import DeadlineExceeded, Explained, InvalidArgument, SandboxError
 from sandbox_nb.guest.proto.process_pb2 import (
     CloseIORequest,
     KillRequest,
@@ -21,7 +21,6 @@ from sandbox_nb.guest.proto.process_pb2 import (
     WaitResponse,
 )
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
-from sandbox_nb.life import Explained
 from sandbox_nb.streams import OpenStream
 from sandbox_nb.together import together
 

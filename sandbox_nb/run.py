@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -43,7 +44,7 @@ class RunKeywords(TypedDict, total=False):
     check: bool
     timeout: float | None
     env: Mapping[str, str] | None
-    cwd: str
+    cwd: str | os.PathLike[str]
     user: str
 
 

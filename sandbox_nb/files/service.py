@@ -32,7 +32,7 @@ from sandbox_nb.guest.proto.files_ttrpc import FilesClient
 
 __all__ = ["Files"]
 
-OpenStream = Callable[[], AbstractAsyncContextManager[tuple[str, socket.socket]]]
+NewStream = Callable[[], AbstractAsyncContextManager[tuple[str, socket.socket]]]
 """Opens a new stream for a block: its name for the agent, and its connected, non-blocking socket."""
 
 READ_MAX = 1 << 30
@@ -47,7 +47,7 @@ T = TypeVar("T")
 class Files:
     """The files of one machine. ``AsyncSandbox`` describes the verbs of the same names."""
 
-    def __init__(self, service: FilesClient, stream: OpenStream) -> None:
+    def __init__(self, service: FilesClient, stream: NewStream) -> None:
         self._service = service
         self._stream = stream
 
