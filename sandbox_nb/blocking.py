@@ -6,6 +6,8 @@ import atexit
 import contextlib
 import os
 import socket
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
@@ -108,12 +110,15 @@ class Sandbox(BaseSandbox):
     def run(self, command: Command, *, stream: bool | Sink = False, **how: Any) -> Completed[Any]:
         """Run a command to its end and return how it ended, with all its output.
 
-        With ``stream`` the echo, or the function given, runs in the calling thread.
+        With ``stream`` the echo, or the function given, runs in the calling thread. In a notebook's cell the echo
+        of long output is its head and tail, with the name of a file that has all of it.
         """
         if not stream:
             return self.runner.wait(self.asynchronous.run(command, **how))
-        sink = Echo() if stream is True else stream
-        return self.runner.wait_telling(lambda relay: self.asynchronous.run(command, stream=relay, **how), sink)
+        with _echo() if stream is True else contextlib.nullcontext(stream) as sink:
+            return self.runner.wait_telling(
+                lambda relay: self.asynchronous.run(command, stream=relay, **how), sink
+            )
 
     def popen(self, command: Command, **keywords: Any) -> Process:
         """Start a command and return it running."""
@@ -194,7 +199,7 @@ class Sandbox(BaseSandbox):
 
         Keywords as for ``sandbox_nb.notebook.guest_terminal.open_terminal``.
         """
-        # The one step up the house: the notebook's room is loaded when somebody in a notebook asks for it.
+        # A step up the house: the notebook's room is loaded when somebody in a notebook asks for it.
         from sandbox_nb.notebook.guest_terminal import open_terminal
 
         return open_terminal(self, command, **keywords)
@@ -241,6 +246,16 @@ class Sandbox(BaseSandbox):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._asynchronous.name} {self._asynchronous.state.value}>"
+
+
+def _echo() -> AbstractContextManager[Sink]:
+    """A sink that shows output to whoever called; in a cell within what a notebook's server takes."""
+    if not type(sys.stdout).__module__.startswith("ipykernel."):
+        return contextlib.nullcontext(Echo())
+    # A step up the house, as for a terminal: into the notebook's room, by who is in a notebook.
+    from sandbox_nb.notebook.cell_output import echoed
+
+    return echoed()
 
 
 # Held until they are stopped: a machine runs on when nobody refers to its Sandbox any more.

@@ -8,15 +8,17 @@ kept, long output in a file that the cell names.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 from IPython.display import DisplayHandle, display
 
 from sandbox_nb.notebook.cell_text import CellText
 from sandbox_nb.notebook.progress import Text
-from sandbox_nb.notebook.spool import IN_MEMORY, Spool
+from sandbox_nb.notebook.spool import IN_MEMORY, Spool, SpoolFolder
 
 HEAD = 64 * 1024
 """Characters of a stream that are shown as they come."""
@@ -34,6 +36,9 @@ NOTICE_INTERVAL = 0.5
 """Seconds between two words on how much there is."""
 
 _RESET = "\x1b[0m"
+
+_ECHOED = SpoolFolder()
+"""Keeps what ``Sandbox.run`` echoes in cells."""
 
 
 class CellOutput:
@@ -55,6 +60,16 @@ class CellOutput:
         """Show what is left to show."""
         for stream in self._shown.values():
             stream.finish()
+
+
+@contextlib.contextmanager
+def echoed() -> Iterator[CellOutput]:
+    """A sink for one command, for the length of the block."""
+    output = CellOutput(_ECHOED.pair())
+    try:
+        yield output
+    finally:
+        output.finish()
 
 
 class _Stream:

@@ -48,6 +48,17 @@ def test_long_output_is_shown_head_and_tail_and_kept_whole(running, size):
     assert running.value("len(r.stdout)") == size
 
 
+def test_what_run_echoes_in_a_cell_is_within_the_same_limits(running):
+    running.run("sb = get_ipython().magics_manager.registry['SandboxMagics'].session.find(None)")
+    said = running.run("done = sb.run('seq 1 200000; echo oh >&2', stream=True)")
+    assert said.stdout.startswith("1\n2\n3\n")
+    assert said.stdout.endswith("\n199999\n200000\n")
+    assert len(said.stdout) < 100_000
+    assert said.stderr == "oh\n"
+    shown = re.fullmatch(r"… 1\.2 MB not shown; all of it is in (.+)", said.displays[-1]["text/plain"])
+    assert Path(shown[1]).read_text() == running.value("done.stdout")
+
+
 def test_output_that_just_fits_is_shown_whole(running):
     said = running.run("%%sandbox run --out r\nyes 0123456789 | head -c 81000")
     assert said.stdout == ("0123456789\n" * 8000)[:81_000]
