@@ -21,7 +21,29 @@ if TYPE_CHECKING:
 __all__ = ["AsyncProcess", "Process"]
 
 
-class AsyncProcess:
+class BaseProcess:
+    """What is known of a process without asking the guest; ``raw`` is it, with the sockets of its pipes."""
+
+    def __init__(self, raw: RawProcess) -> None:
+        self.raw = raw
+
+    @property
+    def args(self) -> Command:
+        """The command, as it was given."""
+        return self.raw.args
+
+    @property
+    def pid(self) -> int:
+        """Its process id in the guest."""
+        return self.raw.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status once it was waited for; negative: the signal that ended it."""
+        return self.raw.returncode
+
+
+class AsyncProcess(BaseProcess):
     """A process in the guest with its pipes as asyncio streams: what ``AsyncSandbox.popen`` returns.
 
     ``stdin`` is a StreamWriter, ``stdout`` and ``stderr`` are StreamReaders; None where it is not a pipe. With a
@@ -29,7 +51,7 @@ class AsyncProcess:
     """
 
     def __init__(self, raw: RawProcess) -> None:
-        self.raw = raw
+        super().__init__(raw)
         self.stdin: asyncio.StreamWriter | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
@@ -49,21 +71,6 @@ class AsyncProcess:
             elif number == 2:
                 process.stderr = reader
         return process
-
-    @property
-    def args(self) -> Command:
-        """The command, as it was given."""
-        return self.raw.args
-
-    @property
-    def pid(self) -> int:
-        """Its process id in the guest."""
-        return self.raw.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit status once it was waited for; negative: the signal that ended it."""
-        return self.raw.returncode
 
     async def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return ``returncode``. Raises DeadlineExceeded when ``timeout`` seconds pass."""
@@ -99,7 +106,7 @@ class AsyncProcess:
             writer.close()
 
 
-class Process:
+class Process(BaseProcess):
     """A process in the guest with its pipes as binary files: what ``Sandbox.popen`` returns.
 
     ``stdin`` is written (and flushed, or closed), ``stdout`` and ``stderr`` are read; None where it is not a pipe.
@@ -107,7 +114,7 @@ class Process:
     """
 
     def __init__(self, raw: RawProcess, runner: Runner = BACKGROUND) -> None:
-        self._raw = raw
+        super().__init__(raw)
         self._runner = runner
         self.stdin: BinaryIO | None = None
         self.stdout: BinaryIO | None = None
@@ -124,32 +131,17 @@ class Process:
     @property
     def terminal(self) -> socket.socket:
         """The socket of its terminal, both directions. Raises FailedPrecondition when it has none."""
-        if not self._raw.tty:
+        if not self.raw.tty:
             raise FailedPrecondition(f"{describe(self.args)} was started without tty=")
-        return self._raw.sockets[1]
-
-    @property
-    def args(self) -> Command:
-        """The command, as it was given."""
-        return self._raw.args
-
-    @property
-    def pid(self) -> int:
-        """Its process id in the guest."""
-        return self._raw.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit status once it was waited for; negative: the signal that ended it."""
-        return self._raw.returncode
+        return self.raw.sockets[1]
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return ``returncode``. Raises DeadlineExceeded when ``timeout`` seconds pass."""
-        return self._runner.wait(self._raw.wait(timeout))
+        return self._runner.wait(self.raw.wait(timeout))
 
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
-        self._runner.wait(self._raw.send_signal(number))
+        self._runner.wait(self.raw.send_signal(number))
 
     def terminate(self) -> None:
         """Ask it to end (SIGTERM)."""
@@ -157,11 +149,11 @@ class Process:
 
     def kill(self) -> None:
         """End it and every process it started."""
-        self._runner.wait(self._raw.kill())
+        self._runner.wait(self.raw.kill())
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell its terminal a new size."""
-        self._runner.wait(self._raw.resize(rows, columns))
+        self._runner.wait(self.raw.resize(rows, columns))
 
     def __enter__(self) -> Process:
         return self
@@ -176,7 +168,7 @@ class Process:
         for pipe in (self.stdin, self.stdout, self.stderr):
             if pipe is not None:
                 pipe.close()
-        self._raw.close()
+        self.raw.close()
 
 
 class _WritePipe(io.RawIOBase):
