@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -47,6 +49,22 @@ def test_every_public_name_is_described(site):
     for room, names in sandbox_nb._ROOMS.items():
         for name in names:
             assert f'id="sandbox_nb.{room}.{name}"' in text, name
+
+
+def verbs(public):
+    """The methods and properties that a class has by our doing, inherited ones included."""
+    ours = [part for part in inspect.getmro(public) if part.__module__.startswith("sandbox_nb.")]
+    found = {name: value for part in ours for name, value in vars(part).items() if not name.startswith("_")}
+    return [name for name, value in found.items() if isinstance(value, (FunctionType, property))]
+
+
+def test_every_verb_is_described_with_its_class_also_an_inherited_one(site):
+    text = (site / "reference" / "python" / "index.html").read_text()
+    for room, names in sandbox_nb._ROOMS.items():
+        for name in names:
+            public = getattr(sandbox_nb, name)
+            for verb in verbs(public) if inspect.isclass(public) else ():
+                assert f'id="sandbox_nb.{room}.{name}.{verb}"' in text, (name, verb)
 
 
 def test_every_option_is_in_the_table(site):
