@@ -102,6 +102,19 @@ def test_using_a_sandbox_loads_no_ipython():
     assert done.stdout == "False\n"
 
 
+def test_every_verb_blocks_too_but_those_that_need_the_loop():
+    def verbs(cls):
+        return {name for name in dir(cls) if not name.startswith("_")}
+
+    assert verbs(sandbox_nb.AsyncSandbox) - verbs(sandbox_nb.Sandbox) == {
+        "forwards",
+        "loop",
+        "open_stream",
+        "spawn",
+    }
+    assert verbs(sandbox_nb.AsyncProcess) - verbs(sandbox_nb.Process) == {"wrap"}
+
+
 def test_the_public_face_is_what_it_says():
     assert sandbox_nb.__all__ == [name for names in sandbox_nb._ROOMS.values() for name in names]
     for name in sandbox_nb.__all__:
