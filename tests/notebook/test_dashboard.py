@@ -10,7 +10,7 @@ import time
 import pytest
 
 from sandbox_nb import Sandbox
-from sandbox_nb.notebook import dashboard_watch
+from sandbox_nb.notebook import dashboard, dashboard_watch
 from sandbox_nb.notebook.dashboard_view import MAX_PROCESSES, Seen, size
 from sandbox_nb.notebook.dashboard_watch import Watch
 from sandbox_nb.stats import Connection, GuestProcess, Rates, Stats, Traffic
@@ -63,6 +63,52 @@ def test_plots_connections_and_text(portrait):
 def test_of_a_machine_that_does_not_run_only_the_host_is_asked(portrait):
     assert "plots" not in Seen(portrait).parts(live=True)
     assert str(Seen(portrait)).startswith("web: new")
+
+
+@pytest.fixture
+def live(monkeypatch):
+    """A dashboard of a machine that does not run, what it sends, and what it asks of its watch."""
+    sent, asked = [], []
+    monkeypatch.setattr(dashboard.Dashboard, "send", lambda self, message: sent.append(message))
+    made = dashboard.Dashboard(Sandbox("web"))
+    monkeypatch.setattr(made._watch, "look", lambda: asked.append("look"))
+    monkeypatch.setattr(made._watch, "end_process", lambda pid: asked.append(pid))
+    yield made, sent, asked
+    made.close()
+
+
+def test_a_page_that_opens_gets_all_and_then_what_is_new(live, portrait):
+    page, sent, asked = live
+    page._receive(None, {"kind": "hello"}, [])
+    assert [message["kind"] for message in sent] == ["page"]
+    assert "web" in sent.pop()["html"]
+    page._tell(seen(portrait, [process(2)]))
+    parts = sent.pop()["parts"]
+    assert "command &lt;2&gt;" in parts["processes"]
+    page._tell(seen(portrait, [process(2)]))
+    assert sent == []
+    page._tell(seen(portrait))
+    assert sent.pop()["parts"].get("processes") == ""
+    assert asked == ["look"]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"kind": "look"}, ["look"]),
+        ({"kind": "end", "pid": 7}, [7]),
+        ({"kind": "end", "pid": 1}, []),
+        ({"kind": "end", "pid": "7"}, []),
+        ({"kind": "end"}, []),
+        ({"kind": "explode"}, []),
+        ({}, []),
+    ],
+)
+def test_of_what_a_page_says_only_what_makes_sense_is_done(live, message, expected):
+    page, sent, asked = live
+    page._receive(None, message, [])
+    assert asked == expected
+    assert sent == []
 
 
 def until(condition, seconds=30):
