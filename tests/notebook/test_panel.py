@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +16,7 @@ import sandbox_nb
 from sandbox_nb import Disk, DiskFlags, Filesystem, Options, Sandbox, SandboxError, UserNIC
 from sandbox_nb.config import from_toml
 from sandbox_nb.grammar import Parser, add_machine_options, machine_options
+from sandbox_nb.notebook import panel_paths
 from sandbox_nb.notebook.magics import words
 from sandbox_nb.notebook.panel import SandboxPanel
 from sandbox_nb.notebook.panel_copy import as_magic, as_python, as_shell, as_toml
@@ -181,6 +184,27 @@ def test_a_folder_is_picked_by_its_button_and_no_file_is(tmp_path):
     path._list.value = "../"
     path._use.click()
     assert path.text.value == str(tmp_path.parent)
+    path.close()
+
+
+def test_a_folder_says_how_many_more_it_has_and_why_it_cannot_be_listed(tmp_path, monkeypatch):
+    for number in range(panel_paths.MAX_ENTRIES + 3):
+        (tmp_path / f"{number:04}").touch()
+    path = HostPath()
+    path.text.value = str(tmp_path)
+    path._browse.click()
+    assert path._place.value == f"{tmp_path}, 3 more in it"
+    assert len(path._list.options) == 1 + panel_paths.MAX_ENTRIES
+    path._browse.click()
+    assert path._chooser.layout.display == "none"
+
+    def refuse(self):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    path._browse.click()
+    assert path._place.value == f"{tmp_path} cannot be listed: Permission denied"
+    assert path._list.options == ("../",)
     path.close()
 
 
