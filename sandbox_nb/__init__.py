@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sandbox_nb.boot import Boot
     from sandbox_nb.errors import (
         AlreadyExists,
+        CapReached,
         DeadlineExceeded,
         FailedPrecondition,
         InvalidArgument,
@@ -111,6 +112,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "Unimplemented",
         "Unavailable",
         "Stopped",
+        "CapReached",
         "ProtocolError",
         "RemoteError",
         "ProcessFailed",
@@ -166,6 +168,7 @@ __all__ = [  # noqa: RUF022 - ordered by importance; a test holds it equal to _R
     "Unimplemented",
     "Unavailable",
     "Stopped",
+    "CapReached",
     "ProtocolError",
     "RemoteError",
     "ProcessFailed",

@@ -28,6 +28,8 @@ class Boot:
     """Key of the template it was restored from, or is the first machine of."""
     note: str = ""
     """What kept it from being restored or saved as a template, or root's QEMU from running as somebody else."""
+    caps: str = ""
+    """What it is held to of the host's memory and processors, and by what; empty when nothing does."""
 
     @property
     def seconds(self) -> float:

@@ -21,7 +21,8 @@ from sandbox_nb.boot import Boot
 from sandbox_nb.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from sandbox_nb.link import Link
 from sandbox_nb.plan import Plan
-from sandbox_nb.vm import command, template, users
+from sandbox_nb.vm import caps, command, template, users
+from sandbox_nb.vm.caps import Confinement
 from sandbox_nb.vm.machine import Logs, Machine
 from sandbox_nb.vm.template import Template
 from sandbox_nb.vm.users import User
@@ -46,6 +47,7 @@ class Called:
     link: Link
     control: socket.socket
     state_dir: Path
+    confinement: Confinement
     _undo: AsyncExitStack
 
     @property
@@ -67,9 +69,11 @@ class _Begun:
     logs: Logs
     folder: Path
     user: User | None
+    confinement: Confinement
 
     async def spawn(self, saved: Template | None = None) -> Machine:
         """A paused machine with nothing plugged."""
+        await self.confinement.limit_memory(elsewhere=0 if saved is None else saved.ram_usage())
         return await Machine.spawn(
             self.plan.spec,
             guard=binaries.guard(),
@@ -77,6 +81,7 @@ class _Begun:
             folder=self.folder,
             template=saved,
             user=self.user,
+            confinement=self.confinement,
         )
 
     async def dialled(self, machine: Machine, boot: Boot, timeout: float) -> socket.socket:
@@ -101,13 +106,16 @@ async def bring_up(
         folder = rundir.create()
         undo.callback(rundir.remove, folder)
         state_dir = host.prepare_state_dir(wanted_state_dir, folder)
-        way = link.open_link(plan.transport.transport, folder)
+        confinement = await caps.confine(plan.caps, folder.name)
+        undo.push_async_callback(confinement.close)
+        way = link.open_link(plan.transport.transport, folder, confinement)
         undo.push_async_callback(way.close)
-        begun = _Begun(plan, way, Logs.in_folder(state_dir), folder, _user(plan, boot, through_qemu))
+        user = _user(plan, boot, through_qemu)
+        begun = _Begun(plan, way, Logs.in_folder(state_dir), folder, user, confinement)
         machine, control = await _restored(begun, boot) or await _booted(begun, boot)
         undo.push_async_callback(machine.close)
         undo.callback(control.close)
-        return Called(machine, way, control, state_dir, undo.pop_all())
+        return Called(machine, way, control, state_dir, confinement, undo.pop_all())
     raise AssertionError("the exit stack swallows nothing")
 
 

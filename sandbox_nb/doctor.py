@@ -19,7 +19,7 @@ from sandbox_nb.errors import NotFound, SandboxError
 from sandbox_nb.guest import image
 from sandbox_nb.host import choose_accelerator, find_qemu, guest_architecture, templates_dir
 from sandbox_nb.options import DEFAULT_MEMORY, Options
-from sandbox_nb.vm import template, users, virtiofsd
+from sandbox_nb.vm import caps, template, users, virtiofsd
 from sandbox_nb.vm.monitor import MIN_QEMU
 
 DEVICES = ("vhost-user-vsock-pci", "virtio-blk-pci", "virtio-9p-pci", "vhost-user-fs-pci", "virtio-net-pci")
@@ -50,6 +50,7 @@ def examine(*, fix: bool = False) -> list[Finding]:
 
 def _fix() -> None:
     rundir.sweep(rundir.base())
+    caps.sweep()
     template.prune(templates_dir(), keep="")
 
 
@@ -146,6 +147,13 @@ def _user() -> Finding:
     return Finding("user", "ok", "you are root; QEMU runs as a user of its own who owns nothing")
 
 
+def _caps() -> Finding:
+    by, always = caps.who()
+    if always:
+        return Finding("caps", "ok", f"every machine is held to its memory by {by}")
+    return Finding("caps", "ok", f"a machine with host_memory= or host_cpus= is held to them by {by}, no other is")
+
+
 def _templates() -> Finding:
     found = template.list_templates(templates_dir())
     size = sum(one.disk_usage() for one in found) >> 20
@@ -182,7 +190,7 @@ def _leftovers() -> Finding:
         base = rundir.base()
     except SandboxError as error:
         return Finding("run folder", "bad", str(error), "set XDG_RUNTIME_DIR or TMPDIR to a short folder of yours")
-    left = len(rundir.leftovers(base)) + len(template.unfinished(templates_dir()))
+    left = sum(map(len, (rundir.leftovers(base), template.unfinished(templates_dir()), caps.leftovers())))
     if left:
         detail = f"{base}; {left} left by processes that were killed"
         return Finding("run folder", "note", detail, "sandbox-nb doctor --fix; the next start does it, too")
@@ -191,5 +199,5 @@ def _leftovers() -> Finding:
 
 _CHECKS: list[Callable[[], Finding]] = [
     *(_software, _binaries, _qemu, _devices, _accelerator, _user, _transport, _shares, _image, _templates),
-    *(_memory, _open_files, _leftovers),
+    *(_memory, _caps, _open_files, _leftovers),
 ]

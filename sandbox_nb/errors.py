@@ -19,7 +19,8 @@
     └── ProcessTimedOut      (TimeoutExpired)   a command took longer than it was given
 
     Unavailable
-    └── Stopped                                 the sandbox was stopped while the call was under way
+    ├── Stopped                                 the sandbox was stopped while the call was under way
+    └── CapReached           (ResourceExhausted)  the machine wanted more of the host than it may have
 
 Each message says what was wrong, with which value, and what to do. Where a class has a builtin cousin
 it is one too, so ``except TimeoutError`` works as people expect.
@@ -35,6 +36,7 @@ from typing import Any
 
 __all__ = [
     "AlreadyExists",
+    "CapReached",
     "DeadlineExceeded",
     "Explained",
     "FailedPrecondition",
@@ -99,6 +101,10 @@ class Unavailable(SandboxError, ConnectionError):
 
 class Stopped(Unavailable):
     """The sandbox was stopped while the call was under way."""
+
+
+class CapReached(Unavailable, ResourceExhausted):
+    """The machine is gone: it wanted more of the host than it may have."""
 
 
 class ProtocolError(SandboxError):

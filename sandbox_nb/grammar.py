@@ -23,8 +23,8 @@ from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.options import Options
 from sandbox_nb.suggest import did_you_mean
 
-_INTEGERS = {"cpu", "memory", "standby"}
-_SECONDS = {"idle_timeout", "max_lifetime"}
+_INTEGERS = {"cpu", "memory", "standby", "host_memory"}
+_NUMBERS = {"idle_timeout", "max_lifetime", "host_cpus"}
 _PATHS = {"state_dir", "kernel", "modules", "busybox", "rootfs"}
 
 DEVICES: dict[str, tuple[Kind, str, str]] = {
@@ -88,8 +88,8 @@ def _number(text: str) -> float:
 
 
 def plain_type(name: str) -> type:
-    """What an option that is one word is made of: int, float (seconds) or str."""
-    return int if name in _INTEGERS else float if name in _SECONDS else str
+    """What an option that is one word is made of: int, float or str."""
+    return int if name in _INTEGERS else float if name in _NUMBERS else str
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:

@@ -114,6 +114,7 @@ async def _launch(options: Options, hostname: str, progress: Progress | None) ->
         if called is None:
             called = await bring_up(made, boot, options.state_dir, through_qemu)
         undo.push_async_callback(called.close)
+        boot.caps = called.confinement.how
         with boot.phase("configure"):
             client = await Client.from_socket(called.control, map_error=_map_error)
             undo.push_async_callback(client.aclose)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sandbox_nb.devices import (
     NIC,
@@ -57,8 +57,15 @@ MIN_MEMORY = 96
 
 MAX_STANDBY = 64
 
+MIN_HOST_CPUS = 0.01
+"""The kernel counts no less: 1 ms of every 100."""
+
 DEFAULT_CPU = 1
 DEFAULT_MEMORY = 256
+
+HOST_OVERHEAD = 512
+"""MiB that a machine may take of the host beside the guest's memory where nobody said. QEMU and the vsock device
+were seen to take 35 to 80, and at most 256 go to code translated for the guest."""
 
 
 def _option(
@@ -107,6 +114,15 @@ class Options:
         None, "stop the machine once nobody has used it for so long: no call, no process", metavar="SECONDS"
     )
     max_lifetime: float | None = _option(None, "stop the machine when it is that old", metavar="SECONDS")
+    host_memory: int | None = _option(
+        None,
+        "most memory of the host that the machine may take, QEMU and all that works for it included, in MiB; "
+        f"{HOST_OVERHEAD} more than --memory when not said, where a control group can hold it to that",
+        metavar="MIB",
+    )
+    host_cpus: float | None = _option(
+        None, "most processors of the host that the machine may keep busy, as 0.5", metavar="N"
+    )
     network: str = _option("none", "network: none, or user for QEMU's user-mode network", choices=("none", "user"))
     disks: tuple[Disk, ...] = field(default=())
     filesystems: tuple[Filesystem, ...] = field(default=())
@@ -162,6 +178,7 @@ class Options:
         self._check_standby()
         _check_seconds("idle_timeout", self.idle_timeout)
         _check_seconds("max_lifetime", self.max_lifetime)
+        self._check_caps()
         if not isinstance(self.init_args, tuple):
             raise InvalidArgument(f"init_args={self.init_args!r}: a list is needed")
         for argument in self.init_args:
@@ -220,6 +237,19 @@ class Options:
             raise InvalidArgument(f"memory={self.memory}: at least {MIN_MEMORY} (MiB) is needed to boot")
         if self.memory > (available := _host_memory_mib()):
             raise InvalidArgument(f"memory={self.memory}: this host has {available} MiB")
+
+    def _check_caps(self) -> None:
+        memory, cpus = self.host_memory, self.host_cpus
+        if memory is not None and not _is_int(memory):
+            raise InvalidArgument(f"host_memory={memory!r}: a whole number of MiB is needed, or None")
+        if memory is not None and memory <= self.memory_mib:
+            raise InvalidArgument(
+                f"host_memory={memory}: the guest alone has {self.memory_mib} MiB; give more, or the guest less"
+            )
+        if cpus is not None and (not _is_number(cpus) or not MIN_HOST_CPUS <= cpus < math.inf):
+            raise InvalidArgument(
+                f"host_cpus={cpus!r}: a number of processors from {MIN_HOST_CPUS:g} on is needed, or None"
+            )
 
     def _check_standby(self) -> None:
         if not _is_int(self.standby) or not 0 <= self.standby <= MAX_STANDBY:
@@ -309,10 +339,14 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _check_seconds(name: str, value: object) -> None:
     if value is None:
         return
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not _is_number(value) or not 0 < value < math.inf:
         raise InvalidArgument(f"{name}={value!r}: seconds above 0, or None for no limit, are needed")
 
 

@@ -12,6 +12,7 @@ from sandbox_nb.host import Progress
 from sandbox_nb.options import Options
 from sandbox_nb.vm import accel, command, template
 from sandbox_nb.vm.accel import Accelerator
+from sandbox_nb.vm.caps import Caps
 from sandbox_nb.vsock.transport import Choice
 
 __all__ = ["Plan", "command_line", "make"]
@@ -29,6 +30,7 @@ class Plan:
     accelerator: Accelerator
     transport: Choice
     warm: bool
+    caps: Caps
 
     @property
     def boot_timeout(self) -> float:
@@ -38,7 +40,7 @@ class Plan:
     @property
     def kind(self) -> str:
         """Machines of one kind can stand by for each other."""
-        return f"{self.key} {self.transport.transport}"
+        return f"{self.key} {self.transport.transport} {self.caps}"
 
     @property
     def key(self) -> str:
@@ -85,7 +87,8 @@ async def make(options: Options, progress: Progress | None) -> Plan:
         initrd=found.initrd,
         preload=options.wants_warm,
     )
-    return Plan(spec, found, accelerator, transport, warm=options.wants_warm)
+    caps = Caps(spec.memory, spec.cpu, options.host_memory, options.host_cpus)
+    return Plan(spec, found, accelerator, transport, options.wants_warm, caps)
 
 
 async def command_line(options: Options, progress: Progress | None = None) -> list[str]:

@@ -60,7 +60,7 @@ def sweep(parent: Path) -> list[Path]:
 
 def leftovers(parent: Path) -> list[Path]:
     """The run folders of processes that are gone."""
-    return [entry for entry in parent.iterdir() if _is_orphan(entry.name)]
+    return [entry for entry in parent.iterdir() if is_orphan(entry.name)]
 
 
 def base() -> Path:
@@ -94,7 +94,8 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-def _is_orphan(name: str) -> bool:
+def is_orphan(name: str) -> bool:
+    """Whether ``name`` is that of a run folder whose process is gone."""
     pid, _, rest = name.partition("-")
     started, _, token = rest.partition("-")
     if not (pid.isdigit() and started.isdigit() and token):

@@ -79,6 +79,8 @@ def options(arguments: st.SearchStrategy[Any] = ARGUMENTS) -> st.SearchStrategy[
         "transport": st.sampled_from(["auto", "vhost-user", "kernel"]),
         "idle_timeout": seconds,
         "max_lifetime": seconds,
+        "host_memory": st.none() | st.integers(513, 10**6),
+        "host_cpus": st.none() | st.integers(1, 255) | st.floats(0.01, 255),
         "accel": st.sampled_from(["auto", "kvm", "tcg"]),
         "warm": st.sampled_from(["auto", "on"]),
         "standby": st.integers(0, 9),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from sandbox_nb.vm.caps import UNCONFINED, Confinement
 from sandbox_nb.vm.monitor import Monitor
 from sandbox_nb.vm.slots import Slots
 from sandbox_nb.vm.users import User
@@ -23,6 +24,8 @@ class Host:
     guard: Path
     user: User | None = None
     """Whom QEMU runs as, where that is not who we are."""
+    confinement: Confinement = UNCONFINED
+    """What holds all that works for the machine to its caps."""
 
 
 class Backend(Protocol):

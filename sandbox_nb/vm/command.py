@@ -16,6 +16,9 @@ from sandbox_nb.vm.architecture import Architecture
 ROOT_PORTS = 16
 """PCIe root ports, each a place for one device. They must be there from boot; 30 cost 0.35 s more of it."""
 
+CODE_BUFFER = 256
+"""MiB that code translated for the guest may take; QEMU would take 1024. What does not fit is translated again."""
+
 RPC_PORT = 1025
 STREAM_PORT = 1026
 GUEST_CID = 3
@@ -107,9 +110,9 @@ def probe_argv(arch: Architecture, qemu: Path, accel: str, probe: Path) -> list[
 
 
 def _processor(spec: Spec) -> list[str]:
-    accel = ["-accel", "tcg,thread=multi"] if spec.accel == "tcg" else ["-accel", spec.accel]
+    accel = f"tcg,thread=multi,tb-size={CODE_BUFFER}" if spec.accel == "tcg" else spec.accel
     machine = ["-machine", f"{spec.arch.machine},memory-backend=ram"]
-    return [*accel, *machine, "-cpu", spec.arch.cpu[spec.accel], "-smp", str(spec.cpu)]
+    return ["-accel", accel, *machine, "-cpu", spec.arch.cpu[spec.accel], "-smp", str(spec.cpu)]
 
 
 def _devices(devices: Iterable[str]) -> list[str]:

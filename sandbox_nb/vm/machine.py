@@ -19,6 +19,7 @@ from sandbox_nb.vm import command
 from sandbox_nb.vm import template as template_files
 from sandbox_nb.vm.attach import UNPLUG_TIMEOUT, Attached, Attachments
 from sandbox_nb.vm.backend import Backend, Host
+from sandbox_nb.vm.caps import UNCONFINED, Confinement
 from sandbox_nb.vm.command import Fds, Spec
 from sandbox_nb.vm.console import Console
 from sandbox_nb.vm.monitor import Monitor, file_name
@@ -76,12 +77,14 @@ class Machine:
         folder: Path,
         template: Template | None = None,
         user: User | None = None,
+        confinement: Confinement = UNCONFINED,
     ) -> Machine:
         """Start QEMU and return once it answers QMP; the guest is paused, nothing is plugged.
 
         ``folder`` is a private one, with a path short enough for sockets, that outlives the machine.
         With a template, the guest is the one that was saved, and its RAM is copied while QEMU starts.
-        With a ``user`` QEMU runs as that one, and can open nothing but what it is handed.
+        With a ``user`` QEMU runs as that one, and can open nothing but what it is handed. ``confinement`` holds
+        QEMU, and what comes to work for it, to the machine's caps.
 
         Raises Unavailable with QEMU's own words when it ends instead, FailedPrecondition when it is too old or
         does not take the template.
@@ -115,6 +118,7 @@ class Machine:
                 pass_fds=(fds.ram, fds.qmp, fds.console, fds.kernel, fds.initrd, slots),
                 log_file=log_file,
                 user=user,
+                confinement=confinement,
             )
             given_away.close()
             filling = asyncio.ensure_future(_fill(ram, template))
@@ -127,7 +131,7 @@ class Machine:
                 await child.wait()
                 raise
             undo.pop_all()
-        machine = cls(child, console, ram, Host(monitor, Slots(links), folder, guard, user))
+        machine = cls(child, console, ram, Host(monitor, Slots(links), folder, guard, user, confinement))
         try:
             await filling
             if template is not None:
@@ -227,7 +231,7 @@ class Machine:
         status = await self.child.wait()
         # The console still holds the guest's last words.
         self.console.close()
-        return Unavailable(obituary(self._shutdown_reason, status, self.child, self.console))
+        return await obituary(self._shutdown_reason, status, self.child, self.console)
 
     async def close(self) -> None:
         """End QEMU, politely if it listens, and let go of everything. Idempotent."""

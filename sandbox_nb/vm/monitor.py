@@ -65,7 +65,7 @@ class Monitor:
             await qmp.connect(sock)
         except (QMPError, EOFError, OSError) as error:
             status = await child.wait()
-            raise Unavailable(obituary("", status, child)) from error
+            raise await obituary("", status, child) from error
         assert qmp.greeting is not None
         version: Any = qmp.greeting.QMP.version["qemu"]
         if (found := (version["major"], version["minor"])) < MIN_QEMU:

@@ -1,12 +1,13 @@
-"""Why a QEMU ended, in words."""
+"""Why a QEMU ended, as the error for all who wait."""
 
 from __future__ import annotations
 
+from sandbox_nb.errors import Unavailable
 from sandbox_nb.vm.console import Console
 from sandbox_nb.vm.process import Child
 
 
-def obituary(reason: str, status: int, child: Child, console: Console | None = None) -> str:
+async def obituary(reason: str, status: int, child: Child, console: Console | None = None) -> Unavailable:
     """Say why a QEMU ended: its shutdown reason or exit status, its last words, the console's last lines."""
     why = {
         "guest-shutdown": "the guest powered itself off",
@@ -19,7 +20,7 @@ def obituary(reason: str, status: int, child: Child, console: Console | None = N
         parts.append(f"QEMU said: {words}")
     if console is not None and (tail := console.ring.last_words().strip()):
         parts.append(f"console, last lines:\n{tail}")
-    return "\n".join(parts)
+    return await child.end("\n".join(parts))
 
 
 def _exit_words(status: int) -> str:

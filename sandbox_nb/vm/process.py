@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from sandbox_nb.errors import NotFound, from_os_error
+from sandbox_nb.errors import CapReached, NotFound, Unavailable, from_os_error
+from sandbox_nb.vm.caps import UNCONFINED, Confinement
 from sandbox_nb.vm.ring import Ring
 from sandbox_nb.vm.users import User
 
@@ -32,8 +33,15 @@ class Child:
     was given.
     """
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log_file: IO[bytes] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        process: subprocess.Popen[bytes],
+        log_file: IO[bytes] | None,
+        confinement: Confinement,
+    ) -> None:
         self.name = name
+        self._confinement = confinement
         self.log = Ring()
         self._process = process
         self._log_file = log_file
@@ -57,10 +65,12 @@ class Child:
         log_file: IO[bytes] | None = None,
         user: User | None = None,
         readonly: Path | None = None,
+        confinement: Confinement = UNCONFINED,
     ) -> Child:
         """Start ``argv`` under ``guard``, handing it ``pass_fds`` beside the standard three.
 
-        Root may start it as another ``user``, and so that it sees a folder ``readonly``.
+        Root may start it as another ``user``, and so that it sees a folder ``readonly``. ``confinement`` holds it
+        to the caps of the machine it works for.
 
         Raises NotFound when the program is not there, ResourceExhausted when descriptors, processes or memory are
         short, FailedPrecondition when it cannot be started for another reason.
@@ -68,7 +78,8 @@ class Child:
         with _own_pidfd() as owner:
             flags = [] if user is None else ["--uid", str(user.uid), "--gid", str(user.gid)]
             flags += [] if readonly is None else ["--readonly", str(readonly)]
-            command = [str(guard), str(owner), *flags, "--", *map(str, argv)]
+            flags += confinement.guard_flags
+            command = [*confinement.prefix, str(guard), str(owner), *flags, "--", *map(str, argv)]
             try:
                 process = subprocess.Popen(
                     command,
@@ -83,7 +94,7 @@ class Child:
             except OSError as error:
                 raise from_os_error(error, f"{name} cannot be started") from error
         logger.debug("%s is process %d under the guard: %s", name, process.pid, argv)
-        return cls(name, process, log_file)
+        return cls(name, process, log_file, confinement)
 
     @property
     def pid(self) -> int:
@@ -98,6 +109,12 @@ class Child:
     async def wait(self) -> int:
         """Wait for its end and return the exit status. May be cancelled and called again."""
         return await asyncio.shield(self._exited)
+
+    async def end(self, why: str) -> Unavailable:
+        """The error for its end, which ``why`` is about. CapReached when a cap of its machine ended it."""
+        if cap := await self._confinement.reached(self.log.tail(20)):
+            return CapReached(f"{cap}\n{why}")
+        return Unavailable(why)
 
     async def stop(self, *, grace: float = 2.0) -> int:
         """End it: politely, after ``grace`` seconds by force. Returns its exit status. Idempotent."""

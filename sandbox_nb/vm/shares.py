@@ -120,7 +120,9 @@ class Share:
     async def _open_virtiofs(self, host: Host, identity: str, program: Virtiofsd) -> dict[str, Any]:
         self._socket = host.folder / identity
         readonly = self.filesystem.readonly
-        self._daemon = virtiofsd.spawn(program, self.folder, self._socket, host.guard, readonly=readonly)
+        self._daemon = virtiofsd.spawn(
+            program, self.folder, self._socket, host.guard, readonly=readonly, confinement=host.confinement
+        )
         try:
             await host.monitor.connect_chardev(identity, self._socket)
         except FailedPrecondition as error:

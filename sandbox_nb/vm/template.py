@@ -71,6 +71,12 @@ class Template:
         """The file ``migrate`` wrote."""
         return self.folder / STATE
 
+    def ram_usage(self) -> int:
+        """Bytes of the RAM that are no holes, which ``copy_ram`` writes. 0 when it is gone meanwhile."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.ram.stat().st_blocks * 512
+        return 0
+
     def disk_usage(self) -> int:
         """Bytes on disk; holes take none. 0 when it is gone meanwhile."""
         try:

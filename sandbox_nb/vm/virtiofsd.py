@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox_nb.errors import SandboxError
+from sandbox_nb.vm.caps import UNCONFINED, Confinement
 from sandbox_nb.vm.process import Child
 
 _PLACES = ("/usr/libexec", "/usr/lib/qemu", "/usr/lib/virtiofsd", "/usr/lib", "/usr/local/libexec")
@@ -63,7 +64,15 @@ async def find(folder: Path, guard: Path) -> Virtiofsd | None:
     return None
 
 
-def spawn(program: Virtiofsd, folder: Path, path: Path, guard: Path, *, readonly: bool) -> Child:
+def spawn(
+    program: Virtiofsd,
+    folder: Path,
+    path: Path,
+    guard: Path,
+    *,
+    readonly: bool,
+    confinement: Confinement = UNCONFINED,
+) -> Child:
     """Serve ``folder`` on the socket ``path``, which listens when this returns."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(str(path))
@@ -72,7 +81,9 @@ def spawn(program: Virtiofsd, folder: Path, path: Path, guard: Path, *, readonly
         argv = program.argv(folder, fd, readonly=readonly)
         # Root has one that cannot refuse writes see the folder read-only.
         by_mount = folder if readonly and not program.readonly else None
-        return Child.spawn(argv, name="virtiofsd", guard=guard, pass_fds=(fd,), readonly=by_mount)
+        return Child.spawn(
+            argv, name="virtiofsd", guard=guard, pass_fds=(fd,), readonly=by_mount, confinement=confinement
+        )
 
 
 def _candidates() -> list[Path]:

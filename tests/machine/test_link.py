@@ -35,6 +35,6 @@ def test_through_the_kernels_vsock_a_machine_runs_commands(warm):
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_guest_with_a_context_id_of_its_own_calls_the_port_of_that_number(warm, monkeypatch):
     """As guests of the kernel's vhost-vsock do; here through our own device, with such a context id."""
-    monkeypatch.setattr(link, "open_link", lambda kind, folder: link.DeviceLink(folder, cid=77_777))
+    monkeypatch.setattr(link, "open_link", lambda kind, *given: link.DeviceLink(*given, cid=77_777))
     with Sandbox.started(warm=warm) as sandbox:
         assert sandbox.run("echo up").stdout == "up\n"

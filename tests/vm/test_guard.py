@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_nb import binaries
+from sandbox_nb.vm import cgroup
 
 
 @contextlib.contextmanager
@@ -216,3 +217,37 @@ def _is_our_sleep(entry: Path) -> bool:
             (entry / "cmdline").read_bytes() == b"sleep\x0060\0" and stat[1] == "1" and is_alive(int(entry.name))
         )
     return False
+
+
+def test_a_group_that_is_not_there_is_said(tmp_path):
+    with owner_process() as (_, fd):
+        for flag in ("--cgroup", "--tasks"):
+            process = guard(fd, "true", flags=(flag, str(tmp_path / "gone")), stderr=subprocess.PIPE)
+            _, errors = process.communicate()
+            assert process.returncode == 126
+            assert str(tmp_path / "gone").encode() in errors
+
+
+@pytest.mark.parametrize("flags", ["--data much", "--processor 4096", "--processor -1", "--tasks"])
+def test_what_is_no_cap_is_refused(flags):
+    with owner_process() as (_, fd):
+        process = guard(fd, "true", flags=tuple(flags.split()), stderr=subprocess.PIPE)
+        _, errors = process.communicate()
+        assert (process.returncode, errors[:6]) == (125, b"usage:")
+
+
+def test_a_command_is_in_its_group_from_the_start_and_the_guard_is_not(tmp_path):
+    where = cgroup.place()
+    if where is None:
+        pytest.skip("no control group can be made here")
+    group = cgroup.make(where, f"{os.getpid()}-0-test", cpu=True)
+    try:
+        with owner_process() as (owner, fd):
+            process = guard(fd, "sh", "-c", "echo $$; exec sleep 60", flags=tuple(group.guard_flags))
+            inside = first_number(process)
+            for folder in group.unique:
+                assert (folder / "cgroup.procs").read_text().split() == [str(inside)]
+            owner.kill()
+            finish(process)
+    finally:
+        assert group.remove()
