@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable
 
-from sandbox_nb.errors import DeadlineExceeded
+from sandbox_nb.errors import DeadlineExceeded, InvalidArgument
+
+__all__ = ["check_timeout", "deadline"]
 
 
 @contextlib.asynccontextmanager
 async def deadline(seconds: float | None, exceeded: Callable[[], DeadlineExceeded]) -> AsyncIterator[None]:
-    """Cancel the block after so many seconds, None for never, and raise what ``exceeded`` makes then."""
+    """Cancel the block after so many seconds, None for never, and raise what ``exceeded`` makes then.
+
+    Raises InvalidArgument for what is neither.
+    """
+    check_timeout(seconds)
     try:
         async with asyncio.timeout(seconds) as limit:
             yield
@@ -20,3 +27,10 @@ async def deadline(seconds: float | None, exceeded: Callable[[], DeadlineExceede
         if limit.expired() and not isinstance(error, DeadlineExceeded):
             raise exceeded() from None
         raise
+
+
+def check_timeout(seconds: object) -> None:
+    """Raise InvalidArgument unless it is a number of seconds, or None for no limit."""
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and not math.isnan(seconds)
+    if seconds is not None and not number:
+        raise InvalidArgument(f"timeout={seconds!r}: seconds, or None, are needed")

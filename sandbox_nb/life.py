@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 
 from sandbox_nb import limits
-from sandbox_nb.deadline import deadline
+from sandbox_nb.deadline import check_timeout, deadline
 from sandbox_nb.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -105,6 +105,7 @@ class Life:
     ) -> None:
         """Start a machine, within ``timeout`` seconds. See AsyncSandbox.start."""
         self.require("start")
+        check_timeout(timeout)
         wanted = Options().applying(options, keywords)
         self.state, self.failure, self.stopped = State.STARTING, None, None
         self.loop = asyncio.get_running_loop()
@@ -130,6 +131,7 @@ class Life:
     async def stop(self, timeout: float) -> None:
         """Power the guest off, and end it by force when it has not within ``timeout`` seconds."""
         self.require("stop")
+        check_timeout(timeout)
         self._check_loop()
         await self._stop(f"{self.name} was stopped", timeout)
 

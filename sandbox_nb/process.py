@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from sandbox_nb.command import Start, describe, window_size
+from sandbox_nb.deadline import check_timeout
 from sandbox_nb.errors import DeadlineExceeded, Explained, InvalidArgument, SandboxError
 from sandbox_nb.guest.proto.process_pb2 import (
     CloseIORequest,
@@ -125,6 +126,7 @@ class RawProcess:
 
     async def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return ``returncode``. Raises DeadlineExceeded when ``timeout`` seconds pass."""
+        check_timeout(timeout)
         assert self._waiting is not None
         done, _ = await asyncio.wait({self._waiting}, timeout=timeout)
         if not done:

@@ -15,11 +15,11 @@ from typing import Any, TypedDict, TypeVar
 from sandbox_nb import streams
 from sandbox_nb.command import Command, Start, describe
 from sandbox_nb.deadline import deadline
-from sandbox_nb.errors import InvalidArgument, ProcessFailed, ProcessTimedOut, ResourceExhausted
+from sandbox_nb.errors import ProcessFailed, ProcessTimedOut, ResourceExhausted
 from sandbox_nb.process import RawProcess
 from sandbox_nb.together import together
 
-__all__ = ["Completed", "Echo", "Output", "RunKeywords", "Sink", "checked_timeout", "communicate", "run"]
+__all__ = ["Completed", "Echo", "Output", "RunKeywords", "Sink", "communicate", "run"]
 
 MAX_OUTPUT = 512 << 20
 """Bytes kept of a command's output, at most."""
@@ -158,10 +158,3 @@ async def run(
     kept = [output.kept(number) if output.keep and number in raw.sockets else None for number in (1, 2)]
     shown = [data.decode(errors="replace") if text and data is not None else data for data in kept]
     return Completed(start.command, raw.returncode, *shown, out_of_memory=raw.out_of_memory)
-
-
-def checked_timeout(seconds: object) -> float | None:
-    """Seconds, or None for no limit. Raises InvalidArgument for anything else."""
-    if seconds is None or (isinstance(seconds, (int, float)) and not isinstance(seconds, bool)):
-        return seconds
-    raise InvalidArgument(f"timeout={seconds!r}: seconds, or None, are needed")

@@ -30,7 +30,7 @@ from sandbox_nb.life import POWER_OFF_TIMEOUT, Life
 from sandbox_nb.options import Option
 from sandbox_nb.popen import AsyncProcess
 from sandbox_nb.process import RawProcess
-from sandbox_nb.run import Completed, Echo, Output, RunKeywords, Sink, checked_timeout, run
+from sandbox_nb.run import Completed, Echo, Output, RunKeywords, Sink, run
 from sandbox_nb.services import OPEN_TIMEOUT, Services
 from sandbox_nb.stats import Connection, Stats
 from sandbox_nb.ttrpc import Client
@@ -146,7 +146,6 @@ class AsyncSandbox(BaseSandbox):
         much output, FailedPrecondition unless running, NotFound for an unknown user or folder.
         """
         data = None if input is None else guest_data("input", input)
-        checked_timeout(timeout)
         if stderr not in (PIPE, DEVNULL, STDOUT):
             raise InvalidArgument(f"stderr={stderr!r}: PIPE, DEVNULL or STDOUT is needed")
         start = Start(command, env, cwd, user, stdin=DEVNULL if data is None else PIPE, stderr=stderr)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from subprocess import DEVNULL, STDOUT
 
 import pytest
 
-from sandbox_nb import InvalidArgument
+from sandbox_nb import InvalidArgument, Sandbox, State
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,23 @@ from sandbox_nb import InvalidArgument
 def test_of_run(sb, keywords, named):
     with pytest.raises(InvalidArgument, match=named):
         sb.run("true", **keywords)
+
+
+@pytest.mark.parametrize("timeout", ["5", True, float("nan")])
+def test_of_a_timeout(sb, timeout):
+    fresh = Sandbox()
+    with sb.popen("sleep 60") as process:
+        for verb in (
+            fresh.start,
+            sb.stop,
+            partial(sb.run, "true"),
+            partial(sb.start_stream, "s"),
+            process.wait,
+        ):
+            with pytest.raises(InvalidArgument, match="timeout="):
+                verb(timeout=timeout)
+        assert process.returncode is None
+    assert (fresh.state, sb.state) == (State.NEW, State.RUNNING)
 
 
 @pytest.mark.parametrize("command", [5, [5], "a\0b", "\ud800", ["a", "\0"], [], b"true", None])
