@@ -33,7 +33,7 @@ def ours():
 
 def workers(sandbox):
     """QEMU, and what works for it on the host."""
-    running = sandbox.asynchronous._running
+    running = sandbox.asynchronous._life.running
     return [pid for child in (running.machine.child, running.link.device) for pid in descendants(child.pid)]
 
 
