@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf.empty_pb2 import Empty
+
+from sandbox_nb.guest import proto
+from sandbox_nb.ttrpc import Client, Code, Server, StatusError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,6 +87,34 @@ def test_mypy_strict_knows_the_types_of_calls_and_finds_a_wrong_one(tmp_path: Pa
         '15: error: Argument 1 to "start" of "ProcessClient" has incompatible type "WaitRequest"; '
         'expected "StartRequest"  [arg-type]',
     ]
+
+
+def services():
+    """The generated client and base of each service of the agent."""
+    names = [module.name for module in pkgutil.iter_modules(proto.__path__) if module.name.endswith("_ttrpc")]
+    modules = [vars(importlib.import_module(f"{proto.__name__}.{name}")) for name in names]
+    bases = [(module, name) for module in modules for name in module if name.endswith("Base")]
+    return [pytest.param(module[f"{name[:-4]}Client"], module[name], id=name[:-4]) for module, name in bases]
+
+
+@pytest.mark.parametrize(("client_class", "base_class"), services())
+async def test_a_method_that_is_not_overridden_is_unimplemented(client_class, base_class):
+    async def call(method, request, client_streams, server_streams):
+        said = () if client_streams or request is Empty else (request(),)
+        begun = getattr(client_class(client), method)(*said)
+        if not server_streams:
+            await begun
+            return
+        async with begun as stream:
+            await stream.receive()
+
+    ours, theirs = socket.socketpair()
+    async with Server(base_class()) as server, await Client.from_socket(ours) as client:
+        await server.attach(theirs)
+        for _, *method in base_class.METHODS:
+            with pytest.raises(StatusError) as caught:
+                await call(*method)
+            assert caught.value.code == Code.UNIMPLEMENTED
 
 
 # The ends of the range that pyproject.toml declares, for the two packages that ttrpc needs.
