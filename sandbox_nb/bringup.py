@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 
 from sandbox_nb import binaries, host, limits, link, rundir
 from sandbox_nb.boot import Boot
-from sandbox_nb.errors import DeadlineExceeded, FailedPrecondition, Unavailable
+from sandbox_nb.errors import CapReached, DeadlineExceeded, FailedPrecondition, Unavailable
 from sandbox_nb.link import Link
 from sandbox_nb.plan import Plan
 from sandbox_nb.vm import caps, command, template, users
 from sandbox_nb.vm.caps import Confinement
 from sandbox_nb.vm.machine import Logs, Machine
+from sandbox_nb.vm.process import KilledError
 from sandbox_nb.vm.template import Template
 from sandbox_nb.vm.users import User
 
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 RESTORED_TIMEOUT = 20.0
 """Seconds a restored machine gets to call; it takes a tenth of one. After that it is given up for a boot."""
+
+TOLD_TIMEOUT = 1.0
+"""Seconds between an unanswered call and the news of QEMU's end; it takes milliseconds."""
 
 ROOT_SERIAL = "sandbox-root"
 
@@ -87,11 +91,14 @@ class _Begun:
     async def dialled(self, machine: Machine, boot: Boot, timeout: float) -> socket.socket:
         """Plug the way to the host and the root, let the machine run, and return the call of its agent."""
         with boot.phase("dial"):
-            await self.link.plug(machine)
-            if (root := self.plan.image.root) is not None:
-                await machine.plug_disk("root", root, serial=ROOT_SERIAL)
-            await machine.resume()
-            return await _unless_gone(self.link.called(), machine, self.link, timeout)
+            return await _unless_gone(self._connected(machine), machine, self.link, timeout)
+
+    async def _connected(self, machine: Machine) -> socket.socket:
+        await self.link.plug(machine)
+        if (root := self.plan.image.root) is not None:
+            await machine.plug_disk("root", root, serial=ROOT_SERIAL)
+        await machine.resume()
+        return await self.link.called()
 
 
 async def bring_up(
@@ -132,7 +139,10 @@ def _user(plan: Plan, boot: Boot, through_qemu: bool) -> User | None:
 
 
 async def _restored(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket] | None:
-    """Restore the machine, and return it with its agent's call. None when there is no template, or a bad one."""
+    """Restore the machine, and return it with its agent's call. None when there is no template, or it did not go.
+
+    The template is removed where it may be to blame: not where somebody else has ended QEMU.
+    """
     plan, attempt = begun.plan, Boot("warm", boot.accelerator)
     saved = template.find(host.templates_dir(), plan.key) if plan.warm else None
     if saved is None:
@@ -142,13 +152,16 @@ async def _restored(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket] 
             machine = await begun.spawn(saved)
         async with ended_on_failure(machine):
             control = await begun.dialled(machine, attempt, RESTORED_TIMEOUT)
+    except CapReached:  # a boot wants no less
+        raise
     except (FailedPrecondition, Unavailable, DeadlineExceeded) as error:
         if not begun.link.alive:  # that is what failed, and a boot needs it too
             raise
-        # Whatever is wrong with it, the next start must not meet it again.
-        template.remove(saved)
+        if not isinstance(error, KilledError):
+            template.remove(saved)  # or the next start would meet it again
+        fate = "kept" if isinstance(error, KilledError) else "removed"
         boot.phases["failed restore"] = attempt.seconds
-        boot.note = f"the template {plan.key} did not come to life and is removed: {error}"
+        boot.note = f"the template {plan.key} did not come to life and is {fate}: {error}"
         logger.warning("%s", boot.note)
         return None
     boot.kind, boot.template = attempt.kind, plan.key
@@ -201,6 +214,10 @@ async def _unless_gone(wanted: Coroutine[Any, Any, T], machine: Machine, way: Li
     ends = [asyncio.ensure_future(one.wait_gone()) for one in (machine, way)]
     try:
         done, _ = await asyncio.wait({hoped, *ends}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if hoped in done and isinstance(unanswered := hoped.exception(), Unavailable):
+            # Who is not answered knows that QEMU is gone, and who waits for its end, a moment later, why.
+            told, _ = await asyncio.wait(ends, timeout=TOLD_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            raise next((end.result() for end in told), unanswered)
         if hoped in done:
             return hoped.result()
         if not done:

@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 QUIT_TIMEOUT = 10.0
 """Seconds a QEMU that said it would quit gets to write its disks back. One that says nothing gets half of one."""
 
+_ENDED = "QEMU ended"
+"""How a migration went that QEMU did not live to finish; it says "completed" or "failed" of others."""
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -136,6 +139,10 @@ class Machine:
             await filling
             if template is not None:
                 await machine._load(template.state)
+        except Unavailable as error:
+            gone = await machine.wait_gone()
+            await machine.close()
+            raise gone from error
         except BaseException:
             await machine.close()
             raise
@@ -222,6 +229,8 @@ class Machine:
     async def _migrated(self) -> None:
         status = await self._migration
         self._migration = asyncio.get_running_loop().create_future()
+        if status == _ENDED:
+            raise await self.wait_gone()
         if status != "completed":
             raise FailedPrecondition(f"QEMU did not take the machine's state: {status}; {self.child.log.tail(3)}")
 
@@ -267,7 +276,7 @@ class Machine:
             # QEMU is gone: nobody may wait for what nobody will finish.
             self._ports.ended()
             if not self._migration.done():
-                self._migration.set_result("QEMU ended")
+                self._migration.set_result(_ENDED)
 
     async def _end_with_child(self) -> None:
         """End the session, which does not tell who waits for events that none will come, when QEMU has ended."""

@@ -20,7 +20,7 @@ async def obituary(reason: str, status: int, child: Child, console: Console | No
         parts.append(f"QEMU said: {words}")
     if console is not None and (tail := console.ring.last_words().strip()):
         parts.append(f"console, last lines:\n{tail}")
-    return await child.end("\n".join(parts))
+    return await child.end("\n".join(parts), told_to=reason == "host-signal")
 
 
 def _exit_words(status: int) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,14 @@ from sandbox_nb.vm.users import User
 logger = logging.getLogger(__name__)
 
 _READ_SIZE = 16 * 1024
+
+
+_KILLED = {128 + number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+"""How a process ends that somebody else wanted to. What crashes gets other signals."""
+
+
+class KilledError(Unavailable):
+    """Somebody else ended it: nothing that it did or was given is to blame."""
 
 
 class Child:
@@ -110,11 +119,14 @@ class Child:
         """Wait for its end and return the exit status. May be cancelled and called again."""
         return await asyncio.shield(self._exited)
 
-    async def end(self, why: str) -> Unavailable:
-        """The error for its end, which ``why`` is about. CapReached when a cap of its machine ended it."""
+    async def end(self, why: str, *, told_to: bool = False) -> Unavailable:
+        """The error for its end, which ``why`` is about.
+
+        CapReached when a cap of its machine ended it; KilledError when somebody else did, or has ``told_to`` end.
+        """
         if cap := await self._confinement.reached(self.log.tail(20)):
             return CapReached(f"{cap}\n{why}")
-        return Unavailable(why)
+        return KilledError(why) if told_to or self.returncode in _KILLED else Unavailable(why)
 
     async def stop(self, *, grace: float = 2.0) -> int:
         """End it: politely, after ``grace`` seconds by force. Returns its exit status. Idempotent."""
