@@ -144,7 +144,9 @@ def _user() -> Finding:
         return Finding("user", "ok", f"QEMU runs as you, uid {os.geteuid()}")
     if (obstacle := users.obstacle("tcg")) is not None:
         return Finding("user", "note", f"QEMU runs as root: {obstacle}", "start as another user than root")
-    return Finding("user", "ok", "you are root; QEMU runs as a user of its own who owns nothing")
+    return Finding(
+        "user", "ok", "you are root; QEMU and the vsock device run as a user of their own who owns nothing"
+    )
 
 
 def _caps() -> Finding:

@@ -105,7 +105,7 @@ def prepare_state_dir(wanted: str | os.PathLike[str] | None, run_folder: Path) -
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         logs = Logs.in_folder(folder)
-        for path in (logs.console, logs.qemu):
+        for path in logs.all:
             path.touch(mode=0o600)  # nobody else's to read, whatever the folder is
     except OSError as error:
         raise InvalidArgument(

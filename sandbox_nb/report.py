@@ -95,8 +95,7 @@ def _contents(subject: Subject) -> dict[str, bytes | str]:
         "console.txt": subject.console,
     }
     if subject.logs is not None:
-        logs = Logs.in_folder(subject.logs)
-        found |= {path.name: _end(path) for path in (logs.console, logs.qemu) if path.is_file()}
+        found |= {path.name: _end(path) for path in Logs.in_folder(subject.logs).all if path.is_file()}
     return found
 
 

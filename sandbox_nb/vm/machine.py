@@ -48,11 +48,18 @@ class Logs:
 
     console: Path
     qemu: Path
+    device: Path
+    """What the vsock device says; there is none where the kernel carries vsock."""
 
     @classmethod
     def in_folder(cls, folder: Path) -> Logs:
         """The usual names."""
-        return cls(console=folder / "console.log", qemu=folder / "qemu.log")
+        return cls(folder / "console.log", folder / "qemu.log", folder / "device.log")
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All of them."""
+        return self.console, self.qemu, self.device
 
 
 class Machine:

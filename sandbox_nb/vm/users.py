@@ -1,8 +1,8 @@
-"""Whom QEMU runs as where root starts it: a user of its own, who owns nothing and whom nobody else is.
+"""Whom a machine's processes run as where root starts it: a user who owns nothing and whom nobody else is.
 
-Anybody else's QEMU runs as who started it. Root's would have the whole machine to give away, so it is started as a
-user that no other process has, not even another machine: they cannot look into each other. What it works with it
-is handed as open descriptors.
+Anybody else's QEMU and vsock device run as who started them. Root's would have the whole machine to give away, so
+they run as a user that no other process has, not even another machine's: they cannot look into each other. What
+they work with they are handed as open descriptors.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Control of a running device: a line of JSON asks, a line of JSON answers, on an inherited socket.
 
     {"id": 1, "command": "statistics"}
-    {"id": 2, "command": "trace", "file": "/tmp/vsock.pcapng", "snap": 256}
+    {"id": 2, "command": "trace", "file": true, "snap": 256}
 
 An answer carries the `id` given, and `result` or `error`. "trace" takes what `Device.trace` takes; with neither a
-file nor lines it turns the trace off. When the other end closes, the device ends. `controller` is that end.
+file nor lines it turns the trace off. The file is a path, or `true` for an open descriptor that comes with the
+line: the device may have no right to open one. When the other end closes, the device ends. `controller` is that
+end.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 MAX_LINE = 8192
+MAX_FILES = 4
+"""Descriptors that may come at once."""
 
 
 class Control:
@@ -31,6 +35,7 @@ class Control:
         self._loop = loop
         self._commands = commands
         self._input = bytearray()
+        self._files: list[int] = []
         self._output = bytearray()
         sock.setblocking(False)
         loop.watch(sock.fileno(), READ, self._on_socket)
@@ -47,8 +52,9 @@ class Control:
             sys.exit(0)
 
     def _receive(self) -> None:
-        data = self._socket.recv(MAX_LINE)
+        data, files, _, _ = socket.recv_fds(self._socket, MAX_LINE, MAX_FILES)
         self._input += data
+        self._files += files
         if not data or len(self._input) > 2 * MAX_LINE:
             sys.exit(0)
         while b"\n" in self._input:
@@ -71,7 +77,9 @@ class Control:
             question = json.loads(line)
             answer["id"] = question.pop("id", None)
             command = question.pop("command")
+            if question.get("file") is True:
+                question["file"] = self._files.pop(0)
             answer["result"] = self._commands[command](**question)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
             answer["error"] = f"{type(error).__name__}: {error}"
         return json.dumps(answer).encode() + b"\n"

@@ -19,11 +19,18 @@ class Controller:
         self._ids = itertools.count(1)
         self._turn = asyncio.Lock()
 
-    async def ask(self, command: str, **arguments: Any) -> Any:
-        """The device's answer. Raises OSError when it refuses, ConnectionError when it is gone."""
+    async def ask(self, command: str, *, descriptor: int | None = None, **arguments: Any) -> Any:
+        """The device's answer; ``descriptor`` is that of a file, of which it gets a duplicate.
+
+        Raises OSError when it refuses, ConnectionError when it is gone.
+        """
         async with self._turn:
             identity = next(self._ids)
-            question = json.dumps({"id": identity, "command": command, **arguments}).encode() + b"\n"
+            brought = {} if descriptor is None else {"file": True}
+            question = json.dumps({"id": identity, "command": command, **brought, **arguments}).encode() + b"\n"
+            if descriptor is not None:  # one question is under way, so its first byte finds room
+                socket.send_fds(self._socket, [question[:1]], [descriptor])
+                question = question[1:]
             await asyncio.get_running_loop().sock_sendall(self._socket, question)
             answer = json.loads(await self._line())
             while answer["id"] != identity:  # that of a question whose asker was cancelled

@@ -57,10 +57,10 @@ class Device:
         running = self._front is not None and self._front.inbox is not None
         return {"attached": self.bridge.attached, "running": running} | self.bridge.statistics()
 
-    def trace(self, file: str | None = None, lines: bool = False, **limits: int) -> None:
+    def trace(self, file: str | int | None = None, lines: bool = False, **limits: int) -> None:
         """Write every packet to a new pcapng file, or a line of each to standard error; neither turns it off.
 
-        `limits` of the file as for `Tap.open`.
+        `file` is a path, or the descriptor of an empty file, ours from then on. `limits` as for `Tap.open`.
         """
         self.tap.open(file, lines=lines, **limits)
 

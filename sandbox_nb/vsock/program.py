@@ -25,9 +25,11 @@ A vhost-user-vsock device: a guest's vsock ports as UNIX sockets, in Firecracker
   --connections N    most connections at once (1024); more are refused
   --trace FILE       write every packet to FILE, for Wireshark
   --control-fd N     inherited socket for control, as control.py describes
+  --uid N            for root: become this user once all is there; goes with inherited sockets
+  --gid N            and have this group alone
 """
 _ENDS = (signal.SIGTERM, signal.SIGINT)
-_NUMBERS = {"socket-fd", "uds-fd", "cid", "connections", "control-fd"}
+_NUMBERS = {"socket-fd", "uds-fd", "cid", "connections", "control-fd", "uid", "gid"}
 _WORDS = {"socket", "uds", "trace"}
 
 LONGEST_SUFFIX = len("_4294967295")
@@ -61,6 +63,8 @@ class Arguments:
         self.connections = int(given.get("connections", "1024"))
         self.trace = given.get("trace")
         self.control_fd = _number(given, "control-fd")
+        self.uid = _number(given, "uid")
+        self.gid = _number(given, "gid")
         self._check()
 
     def _check(self) -> None:
@@ -72,6 +76,10 @@ class Arguments:
             raise ValueError(f"--uds {self.uds}: with _<port> behind it, it must fit into {MAX_PATH} bytes")
         if not 3 <= self.cid <= 0xFFFF_FFFE:
             raise ValueError(f"--cid {self.cid}: a guest's context id is 3 to 4294967294")
+        if (self.uid is None) != (self.gid is None):
+            raise ValueError("--uid and --gid go together")
+        if self.uid is not None and None in (self.socket_fd, self.uds_fd):
+            raise ValueError("--uid needs --socket-fd and --uds-fd: what it makes itself it could not remove")
         if self.connections < 1:
             raise ValueError(f"--connections {self.connections}: at least 1 is needed")
 
@@ -94,6 +102,8 @@ def main(words: list[str]) -> int:
         vhost = _listener(arguments.socket, arguments.socket_fd, made)
         hybrid = _listener(arguments.uds, arguments.uds_fd, made)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+        if arguments.uid is not None and arguments.gid is not None:
+            _become(arguments, arguments.uid, arguments.gid)
         _serve(arguments, vhost, hybrid)
     except OSError as error:
         log(str(error))
@@ -101,6 +111,21 @@ def main(words: list[str]) -> int:
     finally:
         for path in made:
             os.unlink(path)  # noqa: PTH108 (pathlib takes a third of the device's start)
+
+
+def _become(arguments: Arguments, uid: int, gid: int) -> None:
+    """Be another user from now on, who need not be able to read anything of what runs here.
+
+    Sockets of the host are reached from the folder they are in, which that user may enter and need not find. The
+    kernel forgets with this whose death was to be ours; the end of the control connection remains.
+    """
+    import json  # noqa: F401 - control does when it is first asked, and could not any more
+
+    folder, _, arguments.uds = arguments.uds.rpartition("/")
+    os.chdir(folder or ".")
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
 
 
 def _serve(arguments: Arguments, vhost: socket.socket, hybrid: socket.socket) -> NoReturn:

@@ -97,14 +97,20 @@ class Tap:
         self._room: float = 0
 
     def open(
-        self, path: str | None, *, lines: bool = False, snap: int | None = None, limit: float = float("inf")
+        self,
+        file: str | int | None,
+        *,
+        lines: bool = False,
+        snap: int | None = None,
+        limit: float = float("inf"),
     ) -> None:
         """Write packets to a new file, and with `lines` one line each to standard error; neither turns it off.
 
+        `file` is a path, or the descriptor of an empty file.
         The file gets at most `snap` bytes of each payload, and ends before it is longer than `limit` bytes.
         OSError if the file cannot be made; then nothing changes.
         """
-        fd = None if path is None else _create(path)
+        fd = None if file is None else _begun(file)
         self.close()
         self._fd, self._lines, self._snap, self._room = fd, lines, snap, limit
         self.on_packet = self._write if fd is not None or lines else None
@@ -145,7 +151,13 @@ def _first(payload: list[memoryview], size: int) -> list[memoryview]:
     return kept
 
 
-def _create(path: str) -> int:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.write(fd, preamble())
+def _begun(file: str | int) -> int:
+    """The descriptor of a file that has its beginning."""
+    new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    fd = os.open(file, new, 0o600) if isinstance(file, str) else file
+    try:
+        os.write(fd, preamble())
+    except OSError:
+        os.close(fd)
+        raise
     return fd

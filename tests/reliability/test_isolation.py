@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -59,14 +60,25 @@ def qemu(sandbox):
     return pid
 
 
+def device(sandbox):
+    (pid,) = descendants(sandbox.asynchronous._life.running.link.device.pid)
+    return pid
+
+
 def ids(pid):
     lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {name: lines[name].split() for name in ("Uid", "Gid", "Groups", "CapEff", "CapPrm", "NoNewPrivs")}
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_roots_qemu_runs_as_a_user_of_its_own(warm):
+def test_roots_qemu_and_vsock_device_run_as_a_user_of_their_own(warm):
     with Sandbox.started(warm=warm) as one, Sandbox.started(warm=warm) as two:
+        for sandbox in (one, two):
+            given_up, qemus = ids(device(sandbox)), ids(qemu(sandbox))
+            assert {**given_up, "NoNewPrivs": None} == {**qemus, "NoNewPrivs": None}
+            with sandbox.trace() as lens:
+                sandbox.run("true", check=True)
+                assert lens.crossings(layers=["vsock"]), "its packets are seen, in a file it could not make"
         found = [ids(qemu(sandbox)) for sandbox in (one, two)]
         for who in found:
             uids = set(who["Uid"])
@@ -104,6 +116,8 @@ def test_nobody_else_can_connect_read_or_look_in(open_folder):
             ("read", Path(f"/proc/{os.getpid()}/fd/{running.machine._ram}")),
             ("read", Path(f"/proc/{pid}/mem")),
             *(("read", path) for path in Path(f"/proc/{pid}/fd").iterdir()),
+            ("read", Path(f"/proc/{device(sandbox)}/mem")),
+            *(("read", path) for path in Path(f"/proc/{device(sandbox)}/fd").iterdir()),
         ]
         known = [pair for pair in wanted if pair[0] == "list" or pair[1].parent == state]
         assert len(seen_by(0, known)) == len(known) >= 5, "the way to look is a way to see"
@@ -111,6 +125,17 @@ def test_nobody_else_can_connect_read_or_look_in(open_folder):
         as_qemu = seen_by(int(ids(pid)["Uid"][0]), wanted)
         assert not [line for line in as_qemu if str(state) in line and line != f"list {state}"]
         assert not [line for line in as_qemu if str(folder.parent) in line]
+
+
+def test_what_the_vsock_device_says_is_in_the_folder_for_logs(tmp_path):
+    with Sandbox.started(state_dir=tmp_path) as sandbox:
+        path = sandbox.asynchronous._life.running.machine._attachments._host.folder / "vhost"
+        with socket.socket(socket.AF_UNIX) as second:
+            second.connect(str(path))
+            assert second.recv(1) == b""
+        log = tmp_path / "device.log"
+        assert log.stat().st_mode & 0o777 == 0o600
+    assert "a second front end was refused" in log.read_text()
 
 
 def test_a_disk_that_is_roots_alone_is_read_and_written(tmp_path):

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from sandbox_nb.vsock import packet
+from sandbox_nb.vsock import packet, trace
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def test_bytes_of_connections_that_ended_still_count(rig, controller):
         (b'{"command": "explode"}', "KeyError: 'explode'"),
         (b'{"command": "statistics", "more": 1}', "TypeError"),
         (b'{"command": "trace", "file": "/no/such/folder/file"}', "FileNotFoundError"),
+        (b'{"command": "trace", "file": true}', "IndexError"),
         (b"[]", "TypeError"),
         (b"5", "AttributeError"),
         (b"\xff", "UnicodeDecodeError"),
@@ -66,6 +67,15 @@ def test_a_question_that_makes_no_sense_is_answered_with_the_reason(rig, control
     rig.settle()
     assert error in json.loads(controller.makefile().readline())["error"]
     assert "result" in ask(rig, controller, command="statistics")
+
+
+def test_a_trace_goes_to_a_file_that_comes_with_the_question(rig, controller, tmp_path):
+    with (tmp_path / "trace").open("wb") as file:
+        socket.send_fds(controller, [b'{"id": 1, "command": "trace", "file": true}\n'], [file.fileno()])
+        rig.settle()
+    assert json.loads(controller.makefile().readline()) == {"id": 1, "result": None}
+    rig.open()
+    assert list(trace.packets((tmp_path / "trace").read_bytes()))
 
 
 def test_questions_may_come_in_pieces_and_in_bunches(rig, controller):

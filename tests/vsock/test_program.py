@@ -123,6 +123,8 @@ def test_a_trace_may_begin_at_once(start, folder):
         (["--uds", "v"], "one of --socket and --socket-fd"),
         (["--uds", "v", "--socket", "s", "--socket-fd", "3"], "one of --socket and --socket-fd"),
         (["--uds", "v", "--socket", "s", "--cid", "2"], "--cid 2: a guest's context id is 3 to"),
+        (["--uds", "v", "--socket-fd", "8", "--uds-fd", "9", "--uid", "5"], "--uid and --gid go together"),
+        (["--uds", "v", "--socket", "s", "--uid", "5", "--gid", "5"], "--uid needs --socket-fd and --uds-fd"),
         (["--uds", "v", "--socket", "s", "--connections", "0"], "--connections 0"),
         (["--uds", "x" * 97, "--socket", "s"], "must fit into 107 bytes"),
         (["--socket", "s"], "--uds is needed"),
@@ -144,7 +146,7 @@ def test_arguments_that_cannot_work_are_refused_by_name(folder, monkeypatch, cap
 def test_help_lists_every_option(capsys):
     assert program.main(["--help"]) == 0
     said = capsys.readouterr().out
-    for option in ("socket", "socket-fd", "uds", "uds-fd", "cid", "connections", "trace", "control-fd"):
+    for option in program._NUMBERS | program._WORDS:
         assert f"  --{option} " in said
 
 
