@@ -136,7 +136,7 @@ def test_shares_without_a_virtiofsd_are_slower_and_it_says_so(monkeypatch):
     ("uid", "obstacle", "status", "detail"),
     [
         (1000, None, "ok", "QEMU runs as you, uid 1000"),
-        (0, None, "ok", "a user of its own who owns nothing"),
+        (0, None, "ok", "a user of their own who owns nothing"),
         (0, "no ids to spare", "note", "QEMU runs as root: no ids to spare"),
     ],
 )

@@ -23,7 +23,7 @@ async def way(monkeypatch):
     monkeypatch.setattr(command, "rpc_port", lambda cid: 0)
     monkeypatch.setattr(transport, "reserve_cid", lambda: (os.open(os.devnull, os.O_RDWR), GUEST))
     before = len(os.listdir("/proc/self/fd"))
-    made = link.open_link("kernel", None)
+    made = link.open_link("kernel", None, None, None, None)
     yield made
     await made.close()
     await made.close()
@@ -78,5 +78,5 @@ async def test_a_port_that_is_taken_gives_the_context_id_back(way, monkeypatch):
     monkeypatch.setattr(command, "rpc_port", lambda cid: way._listening.getsockname()[1])
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="in use"):
-        link.open_link("kernel", None)
+        link.open_link("kernel", None, None, None, None)
     assert len(os.listdir("/proc/self/fd")) == before
