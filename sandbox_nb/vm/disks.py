@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from typing import Any, BinaryIO
 
 from sandbox_nb.devices import Disk, DiskFlags
 from sandbox_nb.errors import FailedPrecondition, InvalidArgument, NotFound
-from sandbox_nb.vm import images, making
+from sandbox_nb.vm import images, making, users
 from sandbox_nb.vm.backend import Host
 from sandbox_nb.vm.images import BadImageError, Facts
 from sandbox_nb.vm.making import Made
 from sandbox_nb.vm.monitor import Monitor, file_name
+from sandbox_nb.vm.users import User
 
 SECTOR = images.SECTOR
 
@@ -32,8 +34,20 @@ class Layer:
     format: str
     data_file: Path | None = None
     backing: Layer | None = None
-    whole: bool = True
-    """Whether it is one file. QEMU opens the extents of a VMDK itself, by the names that the first file says."""
+    extents: tuple[Path, ...] = ()
+    """Further files of a VMDK. QEMU opens them itself, by the names that the first file says."""
+
+    @property
+    def by_name(self) -> bool:
+        """Whether QEMU has to open files of it by their names, and cannot be given them."""
+        return bool(self.extents) or (self.backing is not None and self.backing.by_name)
+
+    def files(self, needed: int) -> Iterator[tuple[Path, int]]:
+        """All its files, each with what QEMU does with it: of os.R_OK and os.W_OK, ``needed`` for the top."""
+        for path in (self.path, *self.extents, *([self.data_file] if self.data_file else [])):
+            yield path, needed
+        if self.backing is not None:
+            yield from self.backing.files(os.R_OK)
 
     def node(self, *, readonly: bool) -> dict[str, Any]:
         """The arguments of ``blockdev-add`` without a name; nothing is left for QEMU to look up in a header."""
@@ -77,8 +91,10 @@ class DiskImage:
     async def open(self, host: Host, identity: str) -> dict[str, Any]:
         """See Backend. Raises FailedPrecondition when another machine has the image open."""
         node = blockdev(self, identity)
+        if self.layer.by_name and host.user is not None:
+            self._check_open_to(host.user)
         try:
-            if self.layer.whole:
+            if not self.layer.by_name:
                 await self._give_files(node, host.monitor)
             await host.monitor.execute("blockdev-add", node)
         except FailedPrecondition as error:
@@ -88,7 +104,7 @@ class DiskImage:
                     f"disk {self.disk.block_id!r}: {self.source} is in use, by another machine or by this; "
                     "only a disk that all use read-only (ro, DiskFlags.READONLY) can be shared"
                 ) from error
-            remedy = "" if self.layer.whole else "; qemu-img convert makes one file of a VMDK's"
+            remedy = f"; {_one_file(self.layer.path)}" if self.layer.by_name else ""
             raise FailedPrecondition(f"disk {self.disk.block_id!r}: {self.source}: {error}{remedy}") from error
         self._node = identity
         # A full disk of the host is an error of the guest's disk; QEMU would pause the guest instead.
@@ -108,6 +124,16 @@ class DiskImage:
             self._made.undo()
             self._made = None
 
+    def _check_open_to(self, user: User) -> None:
+        """QEMU is to open the files by itself, as somebody else. Raises FailedPrecondition when it may not."""
+        for path, needed in self.layer.files(os.R_OK if self.readonly else os.R_OK | os.W_OK):
+            if not users.may(user, path, needed):
+                raise FailedPrecondition(
+                    f"disk {self.disk.block_id!r}: {self.source} is a VMDK of several files, which QEMU opens by "
+                    f"their names; root's QEMU runs as a user of its own, who may not open {path}: "
+                    f"{_one_file(self.layer.path)}"
+                )
+
     async def _give_files(self, node: dict[str, Any], monitor: Monitor) -> None:
         """Open what ``node`` is made of and hand it over: QEMU opens nothing else, and may not have the right."""
         what = f"disk {self.disk.block_id!r}: {self.source}"
@@ -119,6 +145,11 @@ class DiskImage:
     async def _take_files(self, monitor: Monitor) -> None:
         while self._files:
             await monitor.take_file(self._files.pop())
+
+
+def _one_file(path: Path) -> str:
+    """What to do about a VMDK of several files."""
+    return f"make it one file by qemu-img convert -O qcow2 {shlex.quote(str(path))} {path.stem}.qcow2"
 
 
 def _file_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -181,8 +212,9 @@ def _look(
             raise InvalidArgument(f"{what}: {error}") from error
     if as_format not in (None, facts.format):
         raise InvalidArgument(f"{what}: {path} is {facts.format}, the image on it says {as_format}")
+    extents = []
     for extent in facts.extents:
-        other = _named(what, path, "extent", extent.name, allowed)
+        extents.append(other := _named(what, path, "extent", extent.name, allowed))
         with _opened(what, other, readonly=readonly) as file:
             if file.seek(0, os.SEEK_END) < extent.size:
                 raise InvalidArgument(f"{what} is a truncated VMDK: {other} is shorter than {extent.size} bytes")
@@ -192,7 +224,7 @@ def _look(
     if facts.backing is not None:
         beneath = _named(what, path, "backing file", facts.backing, allowed)
         _, backing = _look(what, beneath, allowed, readonly=True, as_format=facts.backing_format)
-    return facts, Layer(path, facts.format, data_file, backing, whole=not facts.extents)
+    return facts, Layer(path, facts.format, data_file, backing, tuple(extents))
 
 
 def _named(what: str, image: Path, role: str, name: str, allowed: dict[str, Path]) -> Path:

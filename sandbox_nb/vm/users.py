@@ -36,6 +36,16 @@ def for_machine(accel: str) -> User:
     return User(uid, KVM.stat().st_gid if accel == "kvm" else uid)
 
 
+def may(user: User, path: Path, needed: int) -> bool:
+    """Whether a user of ``for_machine`` may open a file: ``needed`` is of os.R_OK and os.W_OK.
+
+    Nobody's groups and files are that user's, so it has the rights that everybody has.
+    """
+    real = path.resolve()
+    enters = all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents)
+    return enters and real.stat().st_mode & needed == needed
+
+
 def obstacle(accel: str) -> str | None:
     """What keeps root from running QEMU as somebody else; None if nothing does."""
     if _mapped(Path("/proc/self/uid_map")) is None or _mapped(Path("/proc/self/gid_map")) is None:

@@ -151,6 +151,26 @@ def test_a_disk_that_is_roots_alone_is_read_and_written(tmp_path):
     assert image.stat().st_uid == 0
 
 
+def test_a_vmdk_of_several_files_has_to_be_open_to_all_and_says_how_else(open_folder):
+    """QEMU opens its extents by name, and can be handed none of them."""
+    disk = open_folder / "a disk.vmdk"
+    make = ["qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", disk, "1M"]
+    subprocess.run(make, check=True)
+    (extent,) = set(open_folder.iterdir()) - {disk}
+    with Sandbox.started() as sandbox:
+        for secret in (extent, disk):
+            for path in (extent, disk):
+                path.chmod(0o600 if path == secret else 0o666)
+            with pytest.raises(
+                FailedPrecondition, match=f"{secret.name}.*qemu-img convert -O qcow2 '{disk}' a disk"
+            ):
+                sandbox.attach(Disk("d", disk, backing=[extent]))
+            assert sandbox.devices() == ()
+        secret.chmod(0o666)
+        device = sandbox.attach(Disk("d", disk, backing=[extent])).guest
+        sandbox.run(f"echo guest > {device} && sync && grep -q guest {device}", check=True)
+
+
 def test_files_to_boot_that_are_roots_alone_are_booted(tmp_path):
     """An umask of 077 makes them so."""
     with Sandbox.started() as sandbox:
