@@ -66,6 +66,35 @@ def test_a_runtime_folder_too_long_for_sockets_is_passed_over(tmp_path, monkeypa
     rundir.remove(folder)
 
 
+def test_a_folder_that_is_open_to_others_is_closed(runtime):
+    (runtime / "sandbox_nb").mkdir(mode=0o755)
+    assert rundir.base() == runtime / "sandbox_nb"
+    assert stat.S_IMODE((runtime / "sandbox_nb").stat().st_mode) == 0o700
+
+
+def test_a_link_is_no_folder_of_ours_wherever_it_leads(runtime, tmp_path):
+    (runtime / "sandbox_nb").symlink_to(tmp_path)
+    with pytest.raises(PermissionError, match="it belongs to somebody else, or is no folder"):
+        rundir._private(runtime / "sandbox_nb")
+    assert rundir.base().parent != runtime
+
+
+def test_a_folder_that_cannot_be_written_to_is_passed_over(runtime, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(runtime)))
+    with pytest.raises(PermissionError, match="it cannot be written to"):
+        rundir._private(runtime / "sandbox_nb")
+    assert rundir.base().parent != runtime
+
+
+def test_an_interpreter_that_ends_takes_its_folders_along(runtime):
+    script = "from sandbox_nb import rundir; print(rundir.create())"
+    made = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert made.startswith(f"{runtime}/sandbox_nb/")
+    assert not os.path.exists(made)
+
+
 def test_nowhere_to_go_names_every_place_tried(monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "refused")
