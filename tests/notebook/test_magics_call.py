@@ -50,6 +50,19 @@ def test_a_stream_ends_after_as_many_as_are_wanted(running):
     assert {line.split()[2] for line in watched.stdout.splitlines()} <= {"started,", "exited"}
 
 
+def test_events_say_how_a_process_ended_and_end_with_their_time(running):
+    running.run("%sandbox run --bg --out job -- sleep 60\nimport threading")
+    said = running.run("threading.Timer(0.5, job.stop).start()\n%sandbox events --timeout 3")
+    assert said.error == ""
+    line = f" {running.value('job._raw.id')} ended by signal 9"
+    assert [found for found in said.stdout.splitlines() if found.endswith(line)]
+
+
+def test_the_last_lines_of_the_console_are_printed(running):
+    running.run("%sandbox run -- sh -c 'for word in one two three; do echo $word > /dev/console; done'")
+    assert running.run("%sandbox console --lines 2").stdout == "two\nthree\n"
+
+
 def test_a_stream_both_ways_ends_with_its_requests(running):
     said = running.run("%sandbox call --timeout 5 --out answers SocketForward.Accept []")
     assert (said.stdout, running.value("answers")) == ("", [])
