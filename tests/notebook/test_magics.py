@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 
 import pytest
@@ -106,6 +107,14 @@ def test_what_is_typed_wrong_is_one_line_that_says_what_to_do(idle, cell, says):
     assert "Traceback" not in reply.error
     assert reply.error.count("\n") == 0
     assert idle.run("%sandbox list").stdout == "no sandbox has been started; %sandbox start\n"
+
+
+def test_a_start_whose_port_is_taken_leaves_no_machine(idle):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = idle.run(f"%sandbox start --forward {port}:80")
+    assert f"port {port} of 127.0.0.1 is taken" in said.error
+    assert "no sandbox" in idle.run("%sandbox stop").error
 
 
 def test_unloading_stops_the_machines(kernel):
