@@ -28,7 +28,7 @@ def alive(pids: set[int]) -> set[int]:
     for pid in pids:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # the latter when it ends while its file is read
             continue
         if state != "Z":
             found.add(pid)

@@ -58,7 +58,9 @@ def test_the_sandbox_of_qemu_is_on():
     assert sandbox == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
-@pytest.mark.parametrize(("accel", "model", "flag"), [("kvm", "host", "kvm"), ("tcg", "max", "tcg,thread=multi")])
+@pytest.mark.parametrize(
+    ("accel", "model", "flag"), [("kvm", "host", "kvm"), ("tcg", "max", "tcg,thread=multi,tb-size=256")]
+)
 def test_each_accelerator_has_its_processor(accel, model, flag):
     argv = command.argv(replace(SPEC, accel=accel), FDS)
     assert values(argv, "-accel") == [flag]
@@ -70,6 +72,11 @@ def test_the_agents_flags_stand_behind_the_kernels():
     assert "console=ttyS0" in kernel
     assert "panic=-1" in kernel
     assert agent.split() == ["-vsock-rpc-port=1025", "-vsock-stream-port=1026", "-vsock-cid=3"]
+
+
+def test_the_agent_is_told_that_its_processor_is_emulated():
+    assert "-emulated" in command.kernel_command_line(replace(SPEC, accel="tcg")).split()
+    assert "-emulated" not in command.kernel_command_line(replace(SPEC, accel="kvm")).split()
 
 
 def test_only_descriptor_numbers_differ_between_two_machines_of_a_kind():
