@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import alive, descendants
 
+import sandbox_nb.binaries
 from sandbox_nb import CapReached, FailedPrecondition, Options, Sandbox, State, bringup, standby
 from sandbox_nb.vm import caps, cgroup
 
@@ -143,3 +144,53 @@ def test_too_little_for_each_process_is_said_at_the_start(without_groups):
         sandbox.start()
         assert sandbox.boot.caps == ""
         assert sandbox.run("echo works").stdout == "works\n"
+
+
+IN_THE_GUEST = """
+import asyncio, os, pathlib, sys
+from sandbox_nb import binaries, rundir
+from sandbox_nb.vm import caps, cgroup
+from sandbox_nb.vm.process import Child
+
+async def ended(confinement, *argv):
+    child = Child.spawn(argv, name="it", guard=binaries.guard(), confinement=confinement)
+    await child.wait()
+    return child
+
+async def main():
+    name = f"{os.getpid()}-{rundir._start_time(os.getpid())}-abc123"
+    confinement = await caps.confine(caps.Caps(20, memory=64, cpus=0.2), name)
+    print(confinement.how)
+    await confinement.limit_memory(elsewhere=1 << 20)
+    (group,) = pathlib.Path("/sys/fs/cgroup").rglob(f"sandbox_nb-{name}")
+    print((group / "memory.max").read_text().strip(), (group / "pids.max").read_text().strip())
+    child = await ended(confinement, "sh", "-c", "cat /proc/self/cgroup; seq 20000 > /dev/null")
+    print(child.log.tail().endswith(group.name), "nr_throttled 0\\n" in (group / "cpu.stat").read_text())
+    child = await ended(confinement, sys.executable, "-c", "bytes(b'x' * (200 << 20))")
+    print(child.returncode, type(await child.end("it ended")).__name__)
+    await confinement.close()
+    print(group.exists())
+
+asyncio.run(main())
+"""
+
+
+def test_a_kernel_that_has_version_2_holds_what_it_is_told():
+    """A guest's, whatever the host's has: there this is a machine's host."""
+    package = Path(sandbox_nb.__file__).parent
+    with Sandbox.started(image="python") as sandbox:
+        sandbox.mkdir("/tmp/here/sandbox_nb/_bin", parents=True)
+        for path in (*package.glob("*.py"), *package.glob("vm/*.py"), *package.glob("guest/__init__.py")):
+            inside = f"/tmp/here/{path.relative_to(package.parent)}"
+            sandbox.mkdir(Path(inside).parent, exist_ok=True)
+            sandbox.write(inside, path.read_bytes())
+        guard = sandbox_nb.binaries.guard()
+        sandbox.write(f"/tmp/here/sandbox_nb/_bin/{guard.name}", guard.read_bytes(), mode=0o755)
+        done = sandbox.run(["python3", "-c", IN_THE_GUEST], cwd="/tmp/here", check=True)
+    assert done.stdout.splitlines() == [
+        "64 MiB, 0.2 processors, by a control group (version 2)",
+        f"{63 << 20} 513",
+        "True False",
+        "137 CapReached",
+        "False",
+    ]
