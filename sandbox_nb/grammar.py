@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import functools
 import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -23,7 +24,8 @@ from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.options import Options
 from sandbox_nb.suggest import did_you_mean
 
-_INTEGERS = {"cpu", "memory", "standby", "host_memory"}
+_MEBIBYTES = {"memory", "host_memory"}
+_INTEGERS = {"cpu", "standby", *_MEBIBYTES}
 _NUMBERS = {"idle_timeout", "max_lifetime", "host_cpus"}
 _PATHS = {"state_dir", "kernel", "modules", "busybox", "rootfs"}
 
@@ -69,8 +71,15 @@ class Parser(argparse.ArgumentParser):
         """Parse, and name the first argument that is none of ours, with the nearest that is."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unknown argument {unknown[0]}{did_you_mean(unknown[0], self._option_string_actions)}")
+            self.error(f"unknown argument {unknown[0]}{self._meant_by(unknown[0])}")
         return found, unknown
+
+    def _meant_by(self, word: str) -> str:
+        """What somebody may have meant by a word that is no argument: an option, or the name of a machine."""
+        guess = did_you_mean(word, self._option_string_actions)
+        if not guess and "--name" in self._option_string_actions and not word.startswith("-"):
+            return f"; a sandbox is named by --name {word}"
+        return guess
 
 
 def _whole_number(text: str) -> int:
@@ -85,6 +94,16 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: a number is needed") from None
+
+
+def _mebibytes(text: str) -> int:
+    """The type of an amount of memory: a whole number of MiB."""
+    try:
+        return int(text)
+    except ValueError:
+        said = re.fullmatch(r"(\d+)([mgt])(?:i?b)?", text.lower())
+        meant = f", which is {int(said[1]) << 10 * 'mgt'.index(said[2])}" if said else ""
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of MiB is needed{meant}") from None
 
 
 def plain_type(name: str) -> type:
@@ -228,7 +247,7 @@ def _add_plain(add: Callable[..., argparse.Action], option: dataclasses.Field[An
         keywords["choices"] = option.metadata["choices"]
     else:
         keywords["metavar"] = option.metadata["metavar"]
-        keywords["type"] = plain_type(option.name)
+        keywords["type"] = _mebibytes if option.name in _MEBIBYTES else plain_type(option.name)
     action = add(*flags, **keywords)
     if option.name in _PATHS:
         action.complete = COMPLETE_HOST_PATH  # type: ignore[attr-defined]

@@ -228,7 +228,11 @@ class Options:
                 raise InvalidArgument(f"{name}={value!r}: a whole number is needed")
         if (self.cpu is None) != (self.memory is None):
             given, missing = ("cpu", "memory") if self.memory is None else ("memory", "cpu")
-            raise InvalidArgument(f"{given}={getattr(self, given)} without {missing}: give both, or neither")
+            cpu, memory = self.cpu_count, self.memory_mib
+            raise InvalidArgument(
+                f"{given}={getattr(self, given)} without {missing}: give both, as in cpu={cpu}, memory={memory} "
+                f"or --cpu {cpu} --memory {memory}; or neither"
+            )
         if self.cpu is None or self.memory is None:
             return
         if not 1 <= self.cpu <= MAX_CPU:

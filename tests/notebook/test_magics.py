@@ -77,7 +77,9 @@ def test_several_by_name(kernel):
     [
         ("%sandbox strat", "did you mean start"),
         ("%sandbox start --memroy 300", "did you mean --memory"),
-        ("%sandbox start --cpu 2", "cpu=2 without memory"),
+        ("%sandbox start --cpu 2", "--cpu 2 --memory 256"),
+        ("%sandbox start --cpu 2 --memory 1g", "'1g': a whole number of MiB is needed, which is 1024"),
+        ("%sandbox start web", "a sandbox is named by --name web"),
         ("%sandbox start --cpu two --memory 300", "two"),
         ("%sandbox start --kernel /no/vmlinuz", "/no/vmlinuz"),
         ("%sandbox run -- true", "%sandbox start"),
@@ -106,7 +108,7 @@ def test_what_is_typed_wrong_is_one_line_that_says_what_to_do(idle, cell, says):
     assert says in reply.error
     assert "Traceback" not in reply.error
     assert reply.error.count("\n") == 0
-    assert idle.run("%sandbox list").stdout == "no sandbox has been started; %sandbox start\n"
+    assert idle.run("%sandbox list").stdout == "there is no sandbox; %sandbox start makes one\n"
 
 
 def test_a_start_whose_port_is_taken_leaves_no_machine(idle):

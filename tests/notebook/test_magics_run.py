@@ -70,6 +70,19 @@ def test_a_result_says_everything(running):
     assert "exit status 7" in running.run("r.check_returncode()").error
 
 
+def test_what_a_line_has_no_shell_for_is_said_to_need_one(running):
+    said = running.run("%sandbox run cd /tmp")
+    assert said.stderr.splitlines()[1:] == ["a line is one program and its arguments; %%sandbox run has a shell"]
+    assert refused(said, "exit status 127")
+    assert "shell" not in running.run("%sandbox run sh -c 'nosuch'").stderr
+    assert "shell" not in running.run("%%sandbox run\nnosuch").stderr
+
+
+def test_what_ended_for_want_of_memory_is_told_how_to_get_more(running):
+    said = running.run("%sandbox run tail /dev/zero")
+    assert refused(said, "for want of memory (%sandbox start --replace --cpu 1 --memory 512)")
+
+
 # Jobs
 
 

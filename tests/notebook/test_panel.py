@@ -79,7 +79,7 @@ def type_in(panel, name, text):
 
 def test_what_is_wrong_is_said_as_the_api_says_it_and_where(panel):
     type_in(panel, "cpu", "2")
-    assert panel._problem.value == "cpu=2 without memory: give both, or neither"
+    assert "cpu=2 without memory: give both, as in cpu=2, memory=256" in panel._problem.value
     assert "sandbox-nb-wrong" in panel._plain["cpu"]._input._dom_classes
     assert panel._start.disabled
     type_in(panel, "memory", "lots")

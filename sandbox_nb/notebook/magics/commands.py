@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sandbox_nb.notebook.magics.verbs import (
     complete,
     variable,
 )
+from sandbox_nb.options import Options
 from sandbox_nb.process import KILL_TIMEOUT
 from sandbox_nb.run import Output, communicate
 from sandbox_nb.sandbox import AsyncSandbox
@@ -39,6 +41,9 @@ EXIT_NOT_FOUND = 127
 
 def run(session: Session, arguments: argparse.Namespace) -> Job | None:
     """Run the cell, or the rest of the line, in the guest, showing its output as it comes.
+
+    A cell is a script of the guest's shell. A line is one program and its arguments, with no shell: pipes and
+    wildcards need a cell.
 
     Values of Python variables go in by {name} in the line, each as one word; the text of a cell stays as it is, so
     give it variables of its own: %%sandbox run --env N={count}. Long output is shown head and tail; all of it is
@@ -133,10 +138,22 @@ def _run(
         # Named as it was typed, not as the script that it became.
         raise ProcessTimedOut(what, error.timeout) from error
     if returncode and not arguments.no_raise:
+        if arguments.cell is None and _is_not_there(grammar.command_words(arguments)[0], result):
+            print("a line is one program and its arguments; %%sandbox run has a shell", file=sys.stderr)
         if killed:
-            what += ", which the guest ended for want of memory (%sandbox start --memory),"
+            what += f", which the guest ended for want of memory ({_with_more_memory(sandbox.options)}),"
         raise ProcessFailed(returncode, what)
     return result
+
+
+def _is_not_there(program: str, result: CellResult) -> bool:
+    """Whether the agent found no such program, as it says in a shell's words."""
+    return result.returncode == EXIT_NOT_FOUND and result.stderr.endswith(f": {program}: command not found\n")
+
+
+def _with_more_memory(options: Options) -> str:
+    """What to say at a start for twice the memory."""
+    return f"%sandbox start --replace --cpu {options.cpu_count} --memory {2 * options.memory_mib}"
 
 
 def _begin(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sandbox_nb.notebook.dashboard import Dashboard
 
 
+_NONE = "there is no sandbox; %sandbox start makes one"
+
+
 def start(session: Session, arguments: argparse.Namespace) -> None:
     """Start a machine; one that runs already is left alone, reused or replaced, as told.
 
@@ -65,7 +68,7 @@ def restart(session: Session, arguments: argparse.Namespace) -> None:
 def status(session: Session, arguments: argparse.Namespace) -> Dashboard | None:
     """Say how a machine came up, what it is made of and where its logs are, or show its dashboard (--live)."""
     if arguments.name is None and not session.sandboxes:
-        print("no sandbox has been started; %sandbox start")
+        print(_NONE)
         return None
     sandbox = session.find(arguments.name)
     if arguments.live:
@@ -93,7 +96,7 @@ def _options(options: Options) -> str:
 def list_(session: Session, arguments: argparse.Namespace) -> None:
     """List the machines of this notebook; the current one has a star."""
     if not session.sandboxes:
-        print("no sandbox has been started; %sandbox start")
+        print(_NONE)
         return
     current = session.name(None)
     rows = [("", "NAME", "STATE", "START", "CPU", "MEMORY", "IMAGE")]

@@ -59,7 +59,7 @@ class Session:
                 raise NotFound(f"which sandbox? --name {' or '.join(self.sandboxes)}, or %sandbox use NAME")
             option = "" if name == DEFAULT_NAME else f" --name {name}"
             guess = did_you_mean(name, self.sandboxes)
-            raise NotFound(f"no sandbox {name!r} has been started: %sandbox start{option}{guess}")
+            raise NotFound(f"there is no sandbox {name!r}; %sandbox start{option} makes one{guess}")
         return sandbox
 
     def use(self, name: str) -> Sandbox:
