@@ -34,6 +34,11 @@ def test_start_run_status_stop(kernel):
     assert "no sandbox" in kernel.run("%sandbox status").stdout
 
 
+def test_a_console_with_nothing_on_it_is_said_to_be_so(kernel):
+    kernel.run("%sandbox start")
+    assert kernel.run("%sandbox console").stdout == "sandbox: nothing has been written on its console\n"
+
+
 def test_a_failing_cell_fails_in_one_line_unless_told_not_to(kernel):
     kernel.run("%sandbox start")
     failed = kernel.run("%%sandbox run\necho before; exit 3")

@@ -30,8 +30,9 @@ def terminal(session: Session, arguments: argparse.Namespace) -> Terminal:
 
 def console(session: Session, arguments: argparse.Namespace) -> None:
     """Print the last lines of the guest's serial console."""
-    lines = session.find(arguments.name).console.splitlines()
-    print("\n".join(lines[-arguments.lines :]))
+    sandbox = session.find(arguments.name)
+    lines = sandbox.console.splitlines()[-arguments.lines :]
+    print("\n".join(lines) or f"{sandbox.name}: nothing has been written on its console")
 
 
 def timeline(session: Session, arguments: argparse.Namespace) -> Boot:
