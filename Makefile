@@ -13,20 +13,20 @@ help:            ## this list
 	@sed -nE 's/^([a-z-]+): .*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(VENV)/.setup ## what the demo needs: system packages when missing, .venv, guest image
-	$(BIN)/sandbox-nb image build base
 
-setup-dev: setup $(VENV)/.setup-dev ## what the tests need on top: browser, Go, network and disk tools
-	$(BIN)/sandbox-nb image build python
+setup-dev: $(VENV)/.setup-dev ## what the tests need on top: browser, Go, network and disk tools
 
 $(VENV)/.setup: pyproject.toml scripts/system-packages $(NATIVE)
 	scripts/system-packages run
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python scripts/install.py lab,pool
+	$(BIN)/sandbox-nb image build base
 	touch $@
 
 $(VENV)/.setup-dev: $(VENV)/.setup
 	scripts/system-packages dev
 	$(BIN)/python scripts/install.py dev
+	$(BIN)/sandbox-nb image build python
 	touch $@
 
 demo: setup      ## a notebook starts a real machine, runs commands in it, stops it; its output is printed

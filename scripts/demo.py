@@ -19,15 +19,17 @@ def main(path: Path) -> int:
         # It would warn that it is not encrypted, on this machine's loopback.
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
+    failure = None
     try:
         client.execute()
     except nbclient.exceptions.CellExecutionError as error:
-        print(error, file=sys.stderr)
+        failure = error
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.execution_count is not None:
+            show(cell)
+    if failure is not None:
+        print(failure, file=sys.stderr)
         return 1
-    finally:
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                show(cell)
     return 0
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -128,3 +129,14 @@ def test_it_runs_from_top_to_bottom_and_shows_what_it_says(notebook):
         found = re.compile(pattern, re.MULTILINE).search(shown, at)
         assert found is not None, f"{pattern} is not in what follows:\n{shown[at:]}"
         at = found.end()
+
+
+def test_a_cell_that_fails_is_the_last_that_is_shown_and_its_error_what_is_said(tmp_path):
+    cells = [nbformat.v4.new_code_cell(text) for text in ("1 + 1", "1 / 0", "3 + 3")]
+    made = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(made, tmp_path / "broken.ipynb")
+    command = [sys.executable, ROOT / "scripts/demo.py", tmp_path / "broken.ipynb"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "│ 1 + 1\n2\n\n│ 1 / 0\n\n\n"
+    assert "ZeroDivisionError" in done.stderr
