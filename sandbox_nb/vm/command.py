@@ -67,8 +67,10 @@ class Fds:
 
 def kernel_command_line(spec: Spec) -> str:
     """What the guest's kernel is told; behind ``--`` stand the agent's own flags."""
-    agent = f"-vsock-rpc-port={RPC_PORT} -vsock-stream-port={STREAM_PORT} -vsock-cid={GUEST_CID}"
-    return f"{spec.arch.kernel_parameters} -- {agent}{' -preload' if spec.preload else ''}"
+    agent = [f"-vsock-rpc-port={RPC_PORT}", f"-vsock-stream-port={STREAM_PORT}", f"-vsock-cid={GUEST_CID}"]
+    agent += ["-preload"] if spec.preload else []
+    agent += ["-emulated"] if spec.accel == "tcg" else []
+    return f"{spec.arch.kernel_parameters} -- {' '.join(agent)}"
 
 
 def argv(spec: Spec, fds: Fds, *, incoming: bool = False) -> list[str]:

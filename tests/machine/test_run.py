@@ -30,6 +30,28 @@ def test_output_and_error_are_kept_apart(sb):
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
 
 
+CGROUP = "cd /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup) && pwd"
+
+
+def test_a_command_has_the_cgroup_of_one_that_ended_and_left_nothing_in_it(sb):
+    first = sb.run(CGROUP).stdout
+    assert first.startswith("/sys/fs/cgroup/sandbox/")
+    assert first in {sb.run(CGROUP).stdout for _ in range(3)}
+
+
+@pytest.mark.parametrize("trace", ["mkdir below", "sleep 30 >/dev/null 2>&1 &"])
+def test_no_command_has_a_cgroup_in_which_something_is_left(sb, trace):
+    first = sb.run(f"{CGROUP}; {trace}").stdout.strip()
+    assert first not in {sb.run(CGROUP).stdout.strip() for _ in range(5)}
+    sb.run(f"test ! -d {first}/below || rmdir {first}/below; echo 1 >{first}/cgroup.kill")
+
+
+def test_an_emulated_guest_maps_few_pages_with_the_one_it_needs(sb):
+    shown = sb.run("mount -t debugfs none /mnt && cat /mnt/fault_around_bytes && umount /mnt").stdout
+    assert int(shown) == (16384 if sb.boot.accelerator.name == "tcg" else 65536)
+    assert "debugfs" not in sb.run("cat /proc/mounts").stdout
+
+
 def test_bytes_when_asked(sb):
     assert sb.run("printf '\\377\\000x'", text=False).stdout == b"\xff\x00x"
 

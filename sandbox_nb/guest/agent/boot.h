@@ -6,4 +6,7 @@ void boot_mounts(void);
 void boot_limits(void);
 void boot_loopback(void);
 
+/* To be called where the processor is emulated. */
+void boot_emulated(void);
+
 #endif

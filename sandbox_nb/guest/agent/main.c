@@ -35,6 +35,7 @@ struct options {
 	uint32_t stream_port;
 	uint32_t cid;
 	bool preload;
+	bool emulated;
 	bool dump_info;
 	const char *folder; /* -unix=DIR: UNIX sockets there, and no machine of one's own */
 	const char *cgroup; /* -cgroup=DIR: where cgroups are made then */
@@ -70,6 +71,7 @@ static struct options parse_options(char **args)
 		if ((value = flag_value(*args, "-cgroup")))
 			options.cgroup = value;
 		options.preload |= strcmp(*args, "-preload") == 0;
+		options.emulated |= strcmp(*args, "-emulated") == 0;
 		options.dump_info |= strcmp(*args, "-dump-info") == 0;
 		log_debug |= strcmp(*args, "-debug") == 0;
 	}
@@ -94,6 +96,8 @@ static void prepare_machine(const struct options *options)
 	boot_mounts();
 	boot_limits();
 	boot_loopback();
+	if (options->emulated)
+		boot_emulated();
 	uevent_init(device_came, !options->preload);
 }
 

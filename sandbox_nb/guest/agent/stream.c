@@ -14,7 +14,8 @@
 
 #define MAX_WAITING 64
 #define MAX_GREETING 64 /* connections still in their handshake */
-#define MAX_REMEMBERED 1024
+#define BUCKETS 64
+#define BUCKET_SIZE 16
 #define EXPIRY (30 * NS_PER_S)
 #define SCHEME "stream://"
 
@@ -31,9 +32,14 @@ static struct stream *streams;
 static unsigned waiting, greeting;
 static void (*tell_opened)(struct stream *, struct bytes id);
 
-/* Hashes of the last ids seen: an id is good for one stream, also after that has been claimed or has ended. */
-static uint64_t remembered[MAX_REMEMBERED];
-static unsigned next_remembered;
+/*
+ * Hashes of the last ids seen, about a thousand: an id is good for one stream, also after that has been claimed or has ended.
+ * In buckets, since each stream would go through all of them.
+ */
+static struct bucket {
+	uint64_t hashes[BUCKET_SIZE];
+	unsigned next;
+} buckets[BUCKETS];
 
 static uint64_t hash(struct bytes id)
 {
@@ -46,16 +52,19 @@ static uint64_t hash(struct bytes id)
 static bool seen_before(struct bytes id)
 {
 	uint64_t value = hash(id);
-	for (unsigned i = 0; i < MAX_REMEMBERED; i++)
-		if (remembered[i] == value)
+	const struct bucket *bucket = &buckets[value % BUCKETS];
+	for (unsigned i = 0; i < BUCKET_SIZE; i++)
+		if (bucket->hashes[i] == value)
 			return true;
 	return false;
 }
 
 static void remember(struct bytes id)
 {
-	remembered[next_remembered] = hash(id);
-	next_remembered = (next_remembered + 1) % MAX_REMEMBERED;
+	uint64_t value = hash(id);
+	struct bucket *bucket = &buckets[value % BUCKETS];
+	bucket->hashes[bucket->next] = value;
+	bucket->next = (bucket->next + 1) % BUCKET_SIZE;
 }
 
 /* Takes the stream out of the list and frees it, leaving its fd to the caller. */

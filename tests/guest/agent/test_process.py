@@ -257,16 +257,35 @@ async def test_a_process_has_no_fds_and_no_blocked_signals_of_the_agents(agent):
     assert ignored & ~int(own[1], 16) == 0
 
 
-async def test_cgroups_of_the_dead_are_removed(agent):
+async def test_cgroups_of_the_dead_are_removed_but_for_one(agent):
     if agent.cgroup is None:
         pytest.skip("no writable cgroup v2 on this host")
-    for _ in range(3):
-        await agent.run("true")
     name, _ = await agent.stream()
     identity, _ = await agent.start("sh", "-c", "sleep 0.5 & exit 0", stdout=name, pid=True)
     await agent.wait(identity)
-    assert list(agent.cgroup.glob("*/"))
-    await agent.eventually(lambda: len(list(agent.cgroup.glob("*/"))) == 1)  # a spare one
+    await agent.run("true")
+
+    def populated() -> list[bool]:
+        return ["populated 1" in (folder / "cgroup.events").read_text() for folder in agent.cgroup.glob("*/")]
+
+    assert len(populated()) >= 2
+    await agent.eventually(lambda: populated() == [False])
+
+
+async def test_a_cgroup_serves_again_once_nothing_is_left_in_it(agent):
+    if agent.cgroup is None:
+        pytest.skip("no writable cgroup v2 on this host")
+
+    async def used() -> str:
+        lines = (await agent.run("cat", "/proc/self/cgroup")).out.decode().splitlines()
+        (unified,) = (line for line in lines if line.startswith("0::"))
+        return unified.rpartition("/")[2]
+
+    first = await used()
+    assert await used() == first
+    (agent.cgroup / first / "below").mkdir()
+    assert await used() != first
+    (agent.cgroup / first / "below").rmdir()
 
 
 async def test_thousands_of_processes_leave_nothing_open(agent):
