@@ -37,6 +37,9 @@ LONGEST_SUFFIX = len("_4294967295")
 OTHER_FILES = 32
 """File descriptors kept for other things than connections."""
 
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
+"""prctl(2); linux/prctl.h."""
+
 FEWEST = 8
 """Connections that a guest is of some use with."""
 
@@ -116,16 +119,22 @@ def main(words: list[str]) -> int:
 def _become(arguments: Arguments, uid: int, gid: int) -> None:
     """Be another user from now on, who need not be able to read anything of what runs here.
 
-    Sockets of the host are reached from the folder they are in, which that user may enter and need not find. The
-    kernel forgets with this whose death was to be ours; the end of the control connection remains.
+    Sockets of the host are reached from the folder they are in, which that user may enter and need not find.
     """
+    import ctypes
     import json  # noqa: F401 - control does when it is first asked, and could not any more
 
+    # With other credentials the kernel forgets which signal the parent's death is to send, so it is told again.
+    prctl, parent, number = ctypes.CDLL(None).prctl, os.getppid(), ctypes.c_int()
+    prctl(_PR_GET_PDEATHSIG, ctypes.byref(number))
     folder, _, arguments.uds = arguments.uds.rpartition("/")
     os.chdir(folder or ".")
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    prctl(_PR_SET_PDEATHSIG, number.value)
+    if number.value and os.getppid() != parent:  # it died in between
+        sys.exit(0)
 
 
 def _serve(arguments: Arguments, vhost: socket.socket, hybrid: socket.socket) -> NoReturn:
