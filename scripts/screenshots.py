@@ -60,7 +60,7 @@ def terminal(page: Page, server: Server) -> Locator:
     """A shell in the machine."""
     stage = Stage(page, server, ["%load_ext sandbox_nb\n%sandbox start", "%sandbox terminal --height 17"])
     stage.see("root@sandbox")
-    stage.type("clear; uname -sr; free -m; ls -l --color / | head -11\n", "lib")
+    stage.type("clear; uname -sr; free -m; ls -l --color=always / | head -11\n", "lib")
     return stage.cell(1)
 
 

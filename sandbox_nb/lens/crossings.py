@@ -112,11 +112,12 @@ def _row(one: Crossing) -> str:
 # JupyterLab's colours where it is the page, so that they suit its theme; the others are of middling lightness.
 _STYLE = """<style>
 .sandbox-nb-crossings { max-height: 32em; overflow: auto; }
-.sandbox-nb-crossings table { width: 100%; font: 11px/1.5 var(--jp-code-font-family, monospace); margin: 0; }
+.sandbox-nb-crossings table { width: 100%; table-layout: auto; margin: 0;
+  font: 11px/1.5 var(--jp-code-font-family, monospace); }
 .sandbox-nb-crossings th, .sandbox-nb-crossings td { padding: 1px 8px 1px 0; border: 0;
   text-align: left !important; vertical-align: top; white-space: nowrap; }
 .sandbox-nb-crossings th { position: sticky; top: 0; background: var(--jp-layout-color0, Canvas); }
-.sandbox-nb-crossings td:nth-child(6) { text-align: right !important; }
+.sandbox-nb-crossings tr > :nth-child(6) { text-align: right !important; }
 .sandbox-nb-crossings td:nth-child(7) { min-width: 16em; white-space: normal; overflow-wrap: anywhere; }
 .sandbox-nb-crossings tr.ttrpc td:nth-child(2) { color: #4c8dd6; }
 .sandbox-nb-crossings tr.vsock td:nth-child(2) { color: #3fa66a; }

@@ -131,7 +131,8 @@ class SandboxPanel(widgets.VBox):
         for option in plain_options():
             control = self._plain[option.name]
             is_path = isinstance(control.box, widgets.VBox)
-            boxes[is_path].append(labelled(option.name, control, option.metadata["help"]))
+            about = option.metadata
+            boxes[is_path].append(labelled(option.name, control, about["help"], placeholder=about["metavar"]))
         grids = []
         for group in boxes.values():
             grid = widgets.Box(group)

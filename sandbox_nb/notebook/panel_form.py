@@ -25,10 +25,15 @@ _PATHS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
 """What the placeholders of options that are paths say is picked."""
 
 
-def labelled(name: str, control: Control, text: str = "") -> widgets.VBox:
-    """A control below its name."""
+_UNITS = {"MIB": "MiB", "SECONDS": "seconds"}
+"""What those of options that are amounts are counted in."""
+
+
+def labelled(name: str, control: Control, text: str = "", *, placeholder: str | None = None) -> widgets.VBox:
+    """A control below its name, with its unit where the ``placeholder`` of the option says one."""
     title = html.escape(text, quote=True)
-    label = widgets.HTML(f'<label title="{title}">{html.escape(name.replace("_", " "))}</label>')
+    words = name.replace("_", " ") + (f", {_UNITS[placeholder]}" if placeholder in _UNITS else "")
+    label = widgets.HTML(f'<label title="{title}">{html.escape(words)}</label>')
     box = widgets.VBox([label, control.box])
     box.add_class("sandbox-nb-field")
     if isinstance(control.box, widgets.VBox):

@@ -17,6 +17,8 @@ CELLS = [
     "%%sandbox run --out r\nyes 0123456789 | head -c 4000000",
     "%sandbox start?",
     "%sandbox strat",
+    "%sandbox trace on\n%sandbox run true\n%sandbox trace off",
+    "%sandbox trace show",
     "",
 ]
 
@@ -27,20 +29,30 @@ _OUTPUT = """index => {
         one => [one.dataset.mimeType.split('.').at(-1), one.innerText, one.innerHTML]);
 }"""
 
+# What the cells of tables hold that are too narrow for it: it would be drawn over the next one.
+_CROWDED = """index => {
+    const cell = document.querySelectorAll('.jp-Notebook .jp-Cell')[index];
+    return [...cell.querySelectorAll('td')].filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText);
+}"""
+
 
 @pytest.fixture(scope="module")
 def page():
-    """A notebook of CELLS, each of which has run; ``outputs`` is what each showed: type, text and HTML."""
+    """A notebook of CELLS, each of which has run.
+
+    ``outputs`` is what each showed: type, text and HTML; ``crowded`` what does not fit its place in a table.
+    """
     try:
         with browser() as chromium, Server() as server:
             page = chromium.new_page(viewport={"width": 1200, "height": 1200})
             server.write("magics.ipynb", CELLS)
             open_notebook(page, server, "magics.ipynb")
-            page.outputs = []
+            page.outputs, page.crowded = [], []
             for index in range(len(CELLS) - 1):
                 run_cell(page, index)
                 # At once: JupyterLab takes cells that are out of sight off the page.
                 page.outputs.append(page.evaluate(_OUTPUT, index))
+                page.crowded.append(page.evaluate(_CROWDED, index))
             yield page
             page.close()
     except Skipped as reason:
@@ -50,6 +62,12 @@ def page():
 def test_a_progress_bar_ends_as_one_line(page):
     ((_, text, _),) = page.outputs[1]
     assert text.strip() == "end"
+
+
+def test_the_table_of_a_trace_has_room_for_what_it_says(page):
+    ((_, text, _),) = page.outputs[7]
+    assert "Process.Start request" in text
+    assert page.crowded[7] == []
 
 
 def test_colours_and_errors_look_like_it(page):

@@ -73,6 +73,12 @@ def test_what_is_copied_has_the_name_of_the_machine():
     assert as_shell(["q", "-m", "1", "-x"]) == "q \\\n  -m 1 \\\n  -x"
 
 
+def test_amounts_are_named_with_their_units(panel):
+    fields = panel.children[1].children[0].children
+    names = [re.sub("<[^>]*>", "", field.children[0].value) for field in fields]
+    assert {"cpu", "memory, MiB", "host memory, MiB", "idle timeout, seconds"} <= set(names)
+
+
 def type_in(panel, name, text):
     panel._plain[name]._input.value = text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from lab import opened
 
@@ -27,8 +29,8 @@ def panel(notebook):
 
 
 def field(panel, name, within=".sandbox-nb-grid"):
-    """The input below this name, the last of them."""
-    label = panel.page.get_by_text(name, exact=True)
+    """The input below this name, which may have a unit, the last of them."""
+    label = panel.page.get_by_text(re.compile(rf"^{re.escape(name)}(, \w+)?$"))
     return panel.locator(f"{within} .sandbox-nb-field", has=label).last.locator("input, select").first
 
 
