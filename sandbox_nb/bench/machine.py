@@ -1,7 +1,8 @@
 """How long a machine takes to be ready, to run a first command and to be gone; and what calls take on one.
 
 A cold start is held against a bare boot: the same QEMU, kernel, command line, devices, memory and modules, with an
-init that does nothing but write one byte to the console. What a start takes beyond that is ours.
+init that does nothing but write one byte to the console. What a start takes beyond that is ours. A command is held
+against the same one started by a shell in the guest, in turn with it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ STANDBY_ROUNDS = 20
 STANDBY_TIMEOUT = 30.0
 TOGETHER = 8
 CALLS = 100
+SHELLS = 10
+COMMANDS = 30
 
 NAMES = (
     "import_s",
@@ -42,6 +45,8 @@ NAMES = (
     "standby_ready_s",
     "eight_over_one",
     "exec_ms",
+    "shell_exec_ms",
+    "exec_over_shell",
     "ping_ms",
 )
 
@@ -144,10 +149,24 @@ def _eight_and_one() -> tuple[float, float]:
 def _calls() -> dict[str, Row]:
     with Sandbox.started() as sandbox:
         sandbox.run(["true"])
+        by_run, by_shell = zip(*(_run_and_shell(sandbox) for _ in range(SHELLS)), strict=True)
         return {
             "exec_ms": Row.of([_milliseconds(lambda: sandbox.run(["true"])) for _ in range(CALLS)], "ms"),
+            "shell_exec_ms": Row.of(by_shell, "ms"),
+            "exec_over_shell": Row.ratio(by_run, by_shell),
             "ping_ms": Row.of([_milliseconds(sandbox.info) for _ in range(CALLS)], "ms"),
         }
+
+
+def _run_and_shell(sandbox: Sandbox) -> tuple[float, float]:
+    """Milliseconds that ``true`` takes by ``run``, and in a shell of the guest; each COMMANDS times in a row."""
+
+    def shell(commands: int) -> float:
+        numbers = " ".join(map(str, range(commands)))
+        return _milliseconds(lambda: sandbox.run(f"for number in {numbers}; do /bin/true; done"))
+
+    by_run = _milliseconds(lambda: [sandbox.run(["true"]) for _ in range(COMMANDS)])
+    return by_run / COMMANDS, (shell(COMMANDS) - shell(0)) / COMMANDS
 
 
 def _milliseconds(action: Callable[[], Any]) -> float:
