@@ -176,8 +176,10 @@ class DeviceLink:
     async def close(self) -> None:
         """See Link."""
         self._listening.close()
-        await self.device.stop()
-        self._controller.close()
+        try:
+            await self.device.stop()
+        finally:
+            self._controller.close()
 
 
 class KernelLink:
