@@ -17,7 +17,7 @@ COUSINS = {
 }
 
 
-OTHERS = ("from_status", "from_os_error", "RemoteError")
+OTHERS = ("Explained", "from_status", "from_os_error", "RemoteError")
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name not in OTHERS])
