@@ -10,11 +10,11 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sandbox_nb import binaries, host, limits, link, rundir
 from sandbox_nb.boot import Boot
@@ -91,7 +91,13 @@ class _Begun:
     async def dialled(self, machine: Machine, boot: Boot, timeout: float) -> socket.socket:
         """Plug the way to the host and the root, let the machine run, and return the call of its agent."""
         with boot.phase("dial"):
-            return await _unless_gone(self._connected(machine), machine, self.link, timeout)
+            connected = asyncio.ensure_future(self._connected(machine))
+            try:
+                return await _unless_gone(connected, machine, self.link, timeout)
+            except BaseException:
+                if connected.done() and not connected.cancelled() and connected.exception() is None:
+                    connected.result().close()  # it came in the moment we were cancelled, or something ended
+                raise
 
     async def _connected(self, machine: Machine) -> socket.socket:
         await self.link.plug(machine)
@@ -208,7 +214,7 @@ async def _save(machine: Machine, plan: Plan, boot: Boot) -> None:
         logger.warning("%s", boot.note)
 
 
-async def _unless_gone(wanted: Coroutine[Any, Any, T], machine: Machine, way: Link, timeout: float) -> T:
+async def _unless_gone(wanted: Awaitable[T], machine: Machine, way: Link, timeout: float) -> T:
     """Wait for what a booting machine should do, or for the machine, the way to it or the time to end."""
     hoped = asyncio.ensure_future(wanted)
     ends = [asyncio.ensure_future(one.wait_gone()) for one in (machine, way)]

@@ -19,7 +19,7 @@ from sandbox_nb.guest.proto.forward_pb2 import DialRequest, UnbindRequest
 from sandbox_nb.guest.proto.forward_ttrpc import ForwardClient
 from sandbox_nb.guest.proto.socketforward_pb2 import BindRequest, ConnectRequest, ConnectResult, Socket
 from sandbox_nb.guest.proto.socketforward_ttrpc import SocketForwardClient
-from sandbox_nb.sockets import connect, join, listen, reset
+from sandbox_nb.sockets import accept, connect, join, listen, reset
 from sandbox_nb.streams import OpenStream
 from sandbox_nb.ttrpc import BidiStream, Client
 
@@ -188,7 +188,7 @@ class Forwarder:
     async def _serve(self, forward: AsyncForward, listener: socket.socket) -> None:
         while True:
             try:
-                connection = await _accepted(listener)
+                connection, _ = await accept(listener)
             except OSError:
                 await asyncio.sleep(RETRY)
             else:
@@ -264,19 +264,3 @@ def _check_target(target: int | str) -> None:
     if isinstance(target, str) and target.startswith("/"):
         return
     raise InvalidArgument(f"{target!r} is neither a port, 1 to 65535, nor the absolute path of a socket")
-
-
-async def _accepted(listener: socket.socket) -> socket.socket:
-    """As the loop's ``sock_accept``, which loses the connection that comes in the moment it is cancelled."""
-    loop = asyncio.get_running_loop()
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            connection, _ = listener.accept()
-            connection.setblocking(False)
-            return connection
-        ready = asyncio.Event()
-        loop.add_reader(listener, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_reader(listener)

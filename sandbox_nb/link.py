@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from sandbox_nb import binaries
 from sandbox_nb.errors import FailedPrecondition, Unavailable
+from sandbox_nb.sockets import accept
 from sandbox_nb.vm import command
 from sandbox_nb.vm.caps import Confinement
 from sandbox_nb.vm.machine import Machine
@@ -133,7 +134,8 @@ class DeviceLink:
     async def called(self) -> socket.socket:
         """See Link."""
         self._listening.setblocking(False)
-        return (await asyncio.get_running_loop().sock_accept(self._listening))[0]
+        connection, _ = await accept(self._listening)
+        return connection
 
     async def dial(self, port: int, first: bytes = b"") -> socket.socket:
         """See Link."""
@@ -211,7 +213,7 @@ class KernelLink:
         """See Link."""
         self._listening.setblocking(False)
         while True:
-            sock, address = await asyncio.get_running_loop().sock_accept(self._listening)
+            sock, address = await accept(self._listening)
             if self._kernel.is_guest(address):
                 return sock
             sock.close()

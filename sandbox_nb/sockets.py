@@ -7,12 +7,13 @@ import contextlib
 import errno
 import socket
 import struct
+from typing import Any
 
 from sandbox_nb import streams
 from sandbox_nb.errors import AlreadyExists, InvalidArgument
 from sandbox_nb.together import together
 
-__all__ = ["connect", "join", "listen", "reset"]
+__all__ = ["accept", "connect", "join", "listen", "reset"]
 
 LOOPBACK = "127.0.0.1"
 
@@ -59,6 +60,25 @@ def listen(port: int) -> socket.socket:
             raise AlreadyExists(f"port {port} of {LOOPBACK} is taken; 0 picks a free one") from error
         raise InvalidArgument(f"port {port} of {LOOPBACK}: {error.strerror}; 0 picks a free one") from error
     return listener
+
+
+async def accept(listener: socket.socket) -> tuple[socket.socket, Any]:
+    """Take a connection of a non-blocking ``listener``: it, non-blocking too, and the address of its other end.
+
+    As the loop's ``sock_accept``, which loses the connection that comes in the moment it is cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            connection, address = listener.accept()
+            connection.setblocking(False)
+            return connection, address
+        ready = asyncio.Event()
+        loop.add_reader(listener, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(listener)
 
 
 async def connect(target: int | str) -> socket.socket:

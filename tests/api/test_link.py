@@ -58,6 +58,18 @@ async def test_only_the_call_of_this_very_guest_is_taken(way):
         assert stranger.recv(1) == b""
 
 
+async def test_a_call_that_comes_as_nobody_waits_for_it_any_more_is_not_lost(way):
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.ensure_future(way.called())
+    await asyncio.sleep(0)
+    with call(way, GUEST) as agent:
+        loop.call_soon(waiting.cancel)  # in the same turn of the loop that sees the call
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        with await asyncio.wait_for(way.called(), 5) as sock:
+            assert sock.getpeername() == agent.getsockname()
+
+
 async def test_a_port_of_the_guest_is_dialled(way):
     with socket.create_server((GUEST, 0)) as guest, await way.dial(guest.getsockname()[1], b"first") as sock:
         assert sock.getblocking() is False
