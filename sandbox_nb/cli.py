@@ -30,9 +30,10 @@ EXIT_FAILED = 125
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
+    """Run the command line and return the exit status. Where nothing is said, it says what there is."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(words or ["--help"])
         act: Callable[[argparse.Namespace], int] = arguments.act
         return act(arguments)
     except grammar.UsageError as error:

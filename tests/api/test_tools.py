@@ -71,6 +71,13 @@ def test_what_cannot_be_meant_is_one_line(monkeypatch, capsys, tmp_path, words, 
     assert said in line
 
 
+def test_with_nothing_said_it_says_what_there_is(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 0
+    assert "run a command in it" in capsys.readouterr().out
+
+
 def test_an_interrupt_is_the_status_of_a_shell(monkeypatch):
     def interrupted(name):
         raise KeyboardInterrupt
