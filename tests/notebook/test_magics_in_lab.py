@@ -32,7 +32,8 @@ _OUTPUT = """index => {
 # What the cells of tables hold that are too narrow for it: it would be drawn over the next one.
 _CROWDED = """index => {
     const cell = document.querySelectorAll('.jp-Notebook .jp-Cell')[index];
-    return [...cell.querySelectorAll('td')].filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText);
+    const narrow = [...cell.querySelectorAll('td')].filter(one => one.scrollWidth > one.clientWidth);
+    return narrow.map(one => one.innerText);
 }"""
 
 
