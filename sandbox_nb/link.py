@@ -49,8 +49,8 @@ class Link(Protocol):
     async def statistics(self) -> dict[str, Any] | None:
         """Numbers of the way and of each connection on it (``vsock/control``); None when nobody counts them."""
 
-    async def trace(self, path: Path | None, **limits: int) -> bool:
-        """Write each packet to a new pcapng file, with None no more; whether that can be done."""
+    async def trace(self, file: int | None, **limits: int) -> bool:
+        """Write each packet to an open file, as pcapng, with None no more; whether that can be done."""
 
     async def wait_gone(self) -> Unavailable:
         """Wait until it is broken, perhaps for ever; return the error that tells why."""
@@ -146,19 +146,9 @@ class DeviceLink:
         numbers: dict[str, Any] = await self._ask("statistics")
         return numbers
 
-    async def trace(self, path: Path | None, **limits: int) -> bool:
-        """See Link. Raises FailedPrecondition for a file that cannot be made, Unavailable without a device."""
-        if path is None:
-            await self._ask("trace")
-            return True
-        try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise FailedPrecondition(f"{path} cannot be written: {error.strerror}") from error
-        try:
-            await self._ask("trace", descriptor=file, **limits)
-        finally:
-            os.close(file)
+    async def trace(self, file: int | None, **limits: int) -> bool:
+        """See Link. Raises Unavailable without a device."""
+        await (self._ask("trace") if file is None else self._ask("trace", descriptor=file, **limits))
         return True
 
     async def _ask(self, what: str, **arguments: Any) -> Any:
@@ -225,7 +215,7 @@ class KernelLink:
     async def statistics(self) -> None:
         """See Link. The kernel tells nobody."""
 
-    async def trace(self, path: Path | None, **limits: int) -> bool:
+    async def trace(self, file: int | None, **limits: int) -> bool:
         """See Link. The kernel's packets are for its own monitor, vsockmon, which takes root."""
         return False
 

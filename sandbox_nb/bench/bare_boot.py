@@ -32,7 +32,7 @@ def bare_spec() -> Iterator[Spec]:
     arch = host.guest_architecture(options)
     image = run_blocking(host.ensure_image(options))
     accelerator = run_blocking(host.choose_accelerator(options))
-    with tempfile.NamedTemporaryFile(prefix="sandbox_nb-bench-") as initrd:
+    with tempfile.TemporaryFile() as initrd:  # without a name, so that nothing is left of a benchmark that is killed
         # The kernel unpacks one archive after the other; a later /init replaces an earlier one.
         initrd.write(image.initrd.read_bytes())
         initrd.write(cpio.archive([tree.file("init", _do_nothing(), mode=0o755)]))
@@ -44,7 +44,7 @@ def bare_spec() -> Iterator[Spec]:
             cpu=options.cpu_count,
             memory=options.memory_mib,
             kernel=image.kernel,
-            initrd=Path(initrd.name),
+            initrd=Path(f"/proc/self/fd/{initrd.fileno()}"),
         )
 
 

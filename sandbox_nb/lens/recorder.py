@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 import time
 import weakref
@@ -70,14 +69,17 @@ class AsyncLens:
         self._calls = Calls()
         self._orders = Orders()
         self._latest = _Latest()
-        self._folder = Path(tempfile.mkdtemp(prefix="sandbox_nb-lens-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._packets = tempfile.TemporaryFile()  # noqa: SIM115 - it has no name, so nothing is left whoever dies
+        weakref.finalize(self, self._packets.close)
 
     @classmethod
     async def open(cls, client: Client, machine: Machine, link: Link) -> Self:
         """Begin. Raises Unavailable or FailedPrecondition when the packets cannot be had."""
-        lens = cls(client, machine, link)
-        lens.complete = await link.trace(lens._file, snap=SNAP, limit=FILE_BYTES)
+        try:
+            lens = cls(client, machine, link)
+        except OSError as error:
+            raise FailedPrecondition(f"what crosses cannot be kept in {tempfile.gettempdir()}: {error}") from error
+        lens.complete = await link.trace(lens._packets.fileno(), snap=SNAP, limit=FILE_BYTES)
         client.tap(lens._frame)
         machine.tap(lens._message)
         return lens
@@ -99,7 +101,7 @@ class AsyncLens:
             for seen in self._latest.all()
         ]
         if self.complete:
-            found += packets.crossings(self._file.read_bytes())
+            found += packets.crossings(self._recorded())
         return Crossings.ordered(found).only(layers=layers, match=match, last=last)
 
     def save(self, path: str | os.PathLike[str], **which: Any) -> None:
@@ -115,7 +117,7 @@ class AsyncLens:
                 raise FailedPrecondition("there are no packets to save: the kernel's vsock shows them to nobody")
             if any(which.values()):
                 raise InvalidArgument(f"{os.fspath(path)}: packets are saved whole; filter them in Wireshark")
-            shutil.copyfile(self._file, path)
+            Path(path).write_bytes(self._recorded())
         else:
             raise InvalidArgument(f"{os.fspath(path)}: a name with .jsonl or .pcapng at its end is needed")
 
@@ -125,9 +127,10 @@ class AsyncLens:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    @property
-    def _file(self) -> Path:
-        return self._folder / "packets.pcapng"
+    def _recorded(self) -> bytes:
+        """The packets' file so far. The device writes it, at the same offset as we would read it from."""
+        file = self._packets.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0)
 
     def _frame(self, sent: bool, frame: Frame) -> None:
         self._latest.add(self._calls.see(time.time_ns(), sent, frame))

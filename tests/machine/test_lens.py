@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -27,6 +28,20 @@ def test_a_call_its_packets_and_qmp_in_one_order(own, tmp_path):
     assert any(row.what == "RW" and "seen" in row.detail for row in found.only(layers=["vsock"]))
     assert found.only(match="device_add", layers=["qmp"])
     assert not found.only(match="unseen")
+
+
+def test_what_is_recorded_has_no_name_that_a_killed_process_could_leave(own, tmp_path, monkeypatch):
+    own.start()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with own.trace() as lens:
+        own.run("true")
+        assert lens.crossings(layers=["vsock"])
+        assert list(tmp_path.iterdir()) == []
+    own.stop()
+    own.start()
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/self")
+    with pytest.raises(FailedPrecondition, match="cannot be kept in /proc/self"):
+        own.trace()
 
 
 def test_it_survives_its_machine_and_is_saved(own, tmp_path):
