@@ -73,6 +73,7 @@ class Life:
         self.failure: Unavailable | None = None
         self.stopped: Stopped | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._start_error = ""
         self._before_end: list[Callable[[], Awaitable[None]]] = []
         self._usage: limits.Usage | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -114,8 +115,8 @@ class Life:
                 await self._clean_up()
             async with deadline(timeout, lambda: DeadlineExceeded(f"start did not finish within {timeout} s")):
                 running = await launch(wanted, hostname=self.name, progress=progress)
-        except BaseException:
-            self.state = State.FAILED
+        except BaseException as error:
+            self.state, self._start_error = State.FAILED, str(error) or type(error).__name__
             raise
         self.begin(running, wanted)
 
@@ -150,8 +151,15 @@ class Life:
         if self.state not in legal:
             needed = " or ".join(sorted(state.value for state in legal))
             what = "this" if verb == "use" else verb
-            why = f" ({self.failure})" if self.state is State.STOPPED and self.failure is not None else ""
-            raise FailedPrecondition(f"{self.name} is {self.state.value}{why}; {what} needs it {needed}")
+            raise FailedPrecondition(f"{self.name} is {self.state.value}{self._why()}; {what} needs it {needed}")
+
+    def _why(self) -> str:
+        """What has brought it into its state, where that was not asked for."""
+        if self.failure is not None:
+            return f" ({self.failure})"
+        if self.state is State.FAILED:
+            return f" (its start ended with: {self._start_error.splitlines()[0]})"
+        return ""
 
     def current(self) -> Running:
         """The machine as it runs. Raises why it failed, or FailedPrecondition unless running."""

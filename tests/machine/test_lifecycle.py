@@ -79,6 +79,8 @@ def test_a_kernel_that_is_not_there_is_named(own):
     with pytest.raises(NotFound, match="/no/vmlinuz"):
         own.start(kernel="/no/vmlinuz")
     assert own.state is State.FAILED
+    with pytest.raises(FailedPrecondition, match="its start ended with: .*/no/vmlinuz.*; this needs it running"):
+        own.run("true")
     own.start()
 
 
