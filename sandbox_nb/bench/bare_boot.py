@@ -32,7 +32,7 @@ def bare_spec() -> Iterator[Spec]:
     arch = host.guest_architecture(options)
     image = run_blocking(host.ensure_image(options))
     accelerator = run_blocking(host.choose_accelerator(options))
-    with tempfile.TemporaryFile() as initrd:  # without a name, so that nothing is left of a benchmark that is killed
+    with tempfile.TemporaryFile() as initrd:  # it has no name: nothing is left of a benchmark that is killed
         # The kernel unpacks one archive after the other; a later /init replaces an earlier one.
         initrd.write(image.initrd.read_bytes())
         initrd.write(cpio.archive([tree.file("init", _do_nothing(), mode=0o755)]))

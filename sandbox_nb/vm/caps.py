@@ -312,7 +312,7 @@ def _some_processors(cpus: float) -> list[int]:
 
 
 def _words(caps: Caps) -> str:
-    cpus = "" if caps.cpus is None else f", {caps.cpus:g} processors"
+    cpus = "" if caps.cpus is None else f", {caps.cpus:g} {'processor' if caps.cpus == 1 else 'processors'}"
     return f"{caps.memory_mib} MiB{cpus}"
 
 
