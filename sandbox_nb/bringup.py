@@ -18,13 +18,12 @@ from typing import TypeVar
 
 from sandbox_nb import binaries, host, limits, link, rundir
 from sandbox_nb.boot import Boot
-from sandbox_nb.errors import CapReached, DeadlineExceeded, FailedPrecondition, Unavailable
+from sandbox_nb.errors import CapReached, DeadlineExceeded, FailedPrecondition, Killed, Unavailable
 from sandbox_nb.link import Link
 from sandbox_nb.plan import Plan
 from sandbox_nb.vm import caps, command, template, users
 from sandbox_nb.vm.caps import Confinement
 from sandbox_nb.vm.machine import Logs, Machine
-from sandbox_nb.vm.process import KilledError
 from sandbox_nb.vm.template import Template
 from sandbox_nb.vm.users import User
 
@@ -163,9 +162,9 @@ async def _restored(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket] 
     except (FailedPrecondition, Unavailable, DeadlineExceeded) as error:
         if not begun.link.alive:  # that is what failed, and a boot needs it too
             raise
-        if not isinstance(error, KilledError):
+        if not isinstance(error, Killed):
             template.remove(saved)  # or the next start would meet it again
-        fate = "kept" if isinstance(error, KilledError) else "removed"
+        fate = "kept" if isinstance(error, Killed) else "removed"
         boot.phases["failed restore"] = attempt.seconds
         boot.note = f"the template {plan.key} did not come to life and is {fate}: {error}"
         logger.warning("%s", boot.note)

@@ -19,6 +19,7 @@
     └── ProcessTimedOut      (TimeoutExpired)   a command took longer than it was given
 
     Unavailable
+    ├── Killed                                  somebody else has ended QEMU or the vsock device
     ├── Stopped                                 the sandbox was stopped while the call was under way
     └── CapReached           (ResourceExhausted)  the machine wanted more of the host than it may have
 
@@ -41,6 +42,7 @@ __all__ = [
     "Explained",
     "FailedPrecondition",
     "InvalidArgument",
+    "Killed",
     "NotFound",
     "ProcessFailed",
     "ProcessTimedOut",
@@ -105,6 +107,10 @@ class Stopped(Unavailable):
 
 class CapReached(Unavailable, ResourceExhausted):
     """The machine is gone: it wanted more of the host than it may have."""
+
+
+class Killed(Unavailable):
+    """The machine is gone since somebody else has ended what runs it; nothing that it was given is to blame."""
 
 
 class ProtocolError(SandboxError):

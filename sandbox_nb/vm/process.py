@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from sandbox_nb.errors import CapReached, NotFound, Unavailable, from_os_error
+from sandbox_nb.errors import CapReached, Killed, NotFound, Unavailable, from_os_error
 from sandbox_nb.vm.caps import UNCONFINED, Confinement
 from sandbox_nb.vm.ring import Ring
 from sandbox_nb.vm.users import User
@@ -29,10 +29,6 @@ _READ_SIZE = 16 * 1024
 
 _KILLED = {128 + number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 """How a process ends that somebody else wanted to. What crashes gets other signals."""
-
-
-class KilledError(Unavailable):
-    """Somebody else ended it: nothing that it did or was given is to blame."""
 
 
 class Child:
@@ -122,11 +118,11 @@ class Child:
     async def end(self, why: str, *, told_to: bool = False) -> Unavailable:
         """The error for its end, which ``why`` is about.
 
-        CapReached when a cap of its machine ended it; KilledError when somebody else did, or has ``told_to`` end.
+        CapReached when a cap of its machine ended it; Killed when somebody else did, or has ``told_to`` end.
         """
         if cap := await self._confinement.reached(self.log.tail(20)):
             return CapReached(f"{cap}\n{why}")
-        return KilledError(why) if told_to or self.returncode in _KILLED else Unavailable(why)
+        return Killed(why) if told_to or self.returncode in _KILLED else Unavailable(why)
 
     async def stop(self, *, grace: float = 2.0) -> int:
         """End it: politely, after ``grace`` seconds by force. Returns its exit status. Idempotent."""
