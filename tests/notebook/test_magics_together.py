@@ -50,7 +50,8 @@ def test_a_magic_from_an_async_cell_and_from_a_thread(running):
     said = running.run("import asyncio\nawait asyncio.sleep(0)\n%sandbox run -- echo here")
     assert said.stdout == "here\n"
     running.run(
-        "def work():\n    get_ipython().run_line_magic('sandbox', 'run --quiet --out r -- echo there')\n"
+        "import threading\ndef work():\n"
+        "    get_ipython().run_line_magic('sandbox', 'run --quiet --out r -- echo there')\n"
         "thread = threading.Thread(target=work); thread.start(); thread.join()"
     )
     assert running.value("r.stdout") == "there\n"
