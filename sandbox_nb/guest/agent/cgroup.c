@@ -15,13 +15,13 @@
 #include <unistd.h>
 
 #define MAX_RELEASED 512
-#define MAX_LOOKS 4
 #define QUIET (200 * NS_PER_MS)
 
 static const char *root;
 static unsigned last_number;
+static unsigned spare;
 
-/* The last of these are used again. One that finds no room here stays, which costs little. */
+/* One that finds no room here stays, which costs little. */
 static unsigned released[MAX_RELEASED];
 static size_t n_released;
 static struct timer quiet;
@@ -41,29 +41,19 @@ static unsigned make_new(void)
 	return NO_CGROUP;
 }
 
-/* Whether it is as it was made: with no process, not frozen, and none made below it. */
-static bool is_as_new(unsigned cgroup)
-{
-	char path[PATH_MAX];
-	struct stat status;
-	make_path(path, cgroup, "cgroup.events");
-	char *events = text_read(path);
-	bool untouched = events && strcmp(events, "populated 0\nfrozen 0\n") == 0;
-	free(events);
-	make_path(path, cgroup, "");
-	return untouched && stat(path, &status) == 0 && status.st_nlink == 2;
-}
-
-/* To make one takes the kernel ten times as long as to see that one can serve again. */
 unsigned cgroup_make(void)
 {
-	for (size_t i = n_released; i-- > 0 && i + MAX_LOOKS >= n_released;)
-		if (is_as_new(released[i])) {
-			unsigned cgroup = released[i];
-			released[i] = released[--n_released];
-			return cgroup;
-		}
-	return root ? make_new() : NO_CGROUP;
+	unsigned made = spare;
+	spare = NO_CGROUP;
+	if (!root || made != NO_CGROUP)
+		return made;
+	return make_new();
+}
+
+void cgroup_prepare(void)
+{
+	if (root && spare == NO_CGROUP)
+		spare = make_new();
 }
 
 /*
@@ -77,7 +67,7 @@ void cgroup_init(const char *folder)
 		return;
 	}
 	root = folder;
-	cgroup_release(make_new());
+	cgroup_prepare();
 }
 
 int cgroup_open(unsigned cgroup)
@@ -146,14 +136,12 @@ static bool remove_if_empty(unsigned cgroup)
 	return rmdir(path) == 0 || errno != EBUSY;
 }
 
-/* One that can serve again is kept. */
 static void sweep(struct timer *timer)
 {
 	size_t kept = 0;
-	bool spare = false;
 	(void)timer;
 	for (size_t i = 0; i < n_released; i++)
-		if ((!spare && (spare = is_as_new(released[i]))) || !remove_if_empty(released[i]))
+		if (!remove_if_empty(released[i]))
 			released[kept++] = released[i];
 	n_released = kept;
 }

@@ -12,11 +12,12 @@
 
 #define NO_CGROUP 0
 
-/* Prepares `folder` of a cgroup v2 file system, whose path must stay valid, with one for the first process. */
+/* Prepares `folder` of a cgroup v2 file system, whose path must stay valid. */
 void cgroup_init(const char *folder);
 
-/* An empty cgroup: its number, NO_CGROUP when there can be none. One that was released, or a new one. */
+/* A new, empty cgroup: its number, NO_CGROUP when there can be none. Taken from a spare that cgroup_prepare() has made. */
 unsigned cgroup_make(void);
+void cgroup_prepare(void);
 
 /* An fd to hand to clone3; -1 for NO_CGROUP. */
 int cgroup_open(unsigned cgroup);
@@ -31,8 +32,8 @@ bool cgroup_signal(unsigned cgroup, int signal);
 void cgroup_each(unsigned cgroup, void (*each)(pid_t, void *context), void *context);
 
 /*
- * It is not needed any more: once its last process is gone it can serve again. When the agent has had nothing to do for a
- * while, all but one are removed: that takes the kernel a millisecond each, for which the next process would wait.
+ * It is not needed any more: it is removed once its last process is gone and the agent has had nothing to do for a while.
+ * To remove one takes the kernel a millisecond, for which the next process would wait.
  */
 void cgroup_release(unsigned cgroup);
 

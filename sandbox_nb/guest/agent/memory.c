@@ -1,6 +1,6 @@
 /*
- * The compiler's own copies of these go byte by byte in what is built for size, and an emulated guest pays for each
- * instruction: they were a twentieth of what it takes to run a command. Unaligned words are fine on both architectures.
+ * The compiler's own copies of these go byte by byte in what is built for size: a twentieth of the instructions that it takes
+ * to run a command. Unaligned words are fine on both architectures.
  *
  * Only for the guest, which clang builds: with gcc the tests build an agent for the host, whose sanitizers bring their own.
  */

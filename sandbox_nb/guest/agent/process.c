@@ -204,6 +204,7 @@ void process_reaped(pid_t pid, int wait_status)
 		forget_exited(process);
 	else
 		evict_oldest_exited();
+	cgroup_prepare(); /* while the host reads the answer */
 }
 
 /* Without a cgroup its process group has to do, which a process leaves as it likes. */
