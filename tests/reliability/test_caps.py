@@ -26,10 +26,16 @@ GROW = "mount -t tmpfs -o size=90% none /mnt && head -c 150000000 /dev/zero > /m
 """A command that has a guest touch 150 MB more of its memory, which 256 MiB have room for."""
 
 
+@pytest.fixture
 def ours():
-    """The groups of this process's machines."""
-    name = f"{cgroup.PREFIX}{os.getpid()}-*"
-    return [path for parent in set(PLACE.folders.values()) for path in parent.glob(name)]
+    """The groups of this test's machines; those of fixtures for the whole session are there too."""
+
+    def groups():
+        name = f"{cgroup.PREFIX}{os.getpid()}-*"
+        return {path for parent in set(PLACE.folders.values()) for path in parent.glob(name)}
+
+    before = groups()
+    return lambda: groups() - before
 
 
 def workers(sandbox):
@@ -45,7 +51,7 @@ def without_groups(tmp_path, monkeypatch):
 
 
 @needs_group
-def test_a_machine_that_wants_too_much_memory_ends_and_says_so(monkeypatch):
+def test_a_machine_that_wants_too_much_memory_ends_and_says_so(monkeypatch, ours):
     with Sandbox("greedy") as sandbox:
         with monkeypatch.context() as less_than_may_be_asked_for:
             less_than_may_be_asked_for.setattr(Options, "_check_caps", lambda _: None)
@@ -56,11 +62,11 @@ def test_a_machine_that_wants_too_much_memory_ends_and_says_so(monkeypatch):
         assert sandbox.state is State.FAILED
         sandbox.start()
         assert "768 MiB, by a control group" in sandbox.boot.caps
-    assert ours() == []
+    assert ours() == set()
 
 
 @needs_group
-def test_all_that_works_for_a_machine_is_in_its_group(tmp_path):
+def test_all_that_works_for_a_machine_is_in_its_group(ours):
     with Sandbox.started(host_cpus=0.5) as sandbox:
         held = {
             controller: {int(pid) for group in ours() if group.parent == parent for pid in procs(group)}
@@ -76,7 +82,7 @@ def procs(group):
 
 
 @needs_group
-def test_a_machine_that_wants_too_many_processors_waits_for_them():
+def test_a_machine_that_wants_too_many_processors_waits_for_them(ours):
     with Sandbox.started(host_cpus=0.2) as sandbox:
         (group,) = (path for path in ours() if path.parent == PLACE.folders["cpu"])
 
