@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from sandbox_nb import rundir
+
+# What a shell's script runs in the background ignores these, and so would all that tests start.
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROGRAMS = ("qemu-system", "sandbox_nb/vsock", "_bin/guard-", "virtiofsd")
 

@@ -37,9 +37,13 @@ def test_every_command_has_a_cgroup_that_nobody_had_before(sb):
     assert len(set(used)) == 4
 
 
-def test_an_emulated_guest_maps_few_pages_with_the_one_it_needs(sb):
-    shown = sb.run("mount -t debugfs none /mnt && cat /mnt/fault_around_bytes && umount /mnt").stdout
-    assert int(shown) == (16384 if sb.boot.accelerator.name == "tcg" else 65536)
+def test_an_emulated_guest_has_its_kernel_spare_the_processor(sb):
+    knobs = "fault_around_bytes sched/wakeup_granularity_ns"
+    shown = sb.run(f"mount -t debugfs none /mnt && cd /mnt && cat {knobs}; cd / && umount /mnt").stdout
+    around, granularity = map(int, shown.split())
+    emulated = sb.boot.accelerator.name == "tcg"
+    assert around == (16384 if emulated else 65536)
+    assert (granularity == 4_000_000) == emulated
     assert "debugfs" not in sb.run("cat /proc/mounts").stdout
 
 

@@ -15,6 +15,15 @@
 #define PIECE_SIZE (64 * 1024)
 #define MAX_RELAYS 1024
 
+/*
+ * Behind a piece smaller than this the process's next output may gather for so long. A program that writes line by line
+ * would else wake the agent, which runs before it, for each line, and have it sent in a packet of its own.
+ */
+#define SMALL_PIECE 2048
+#ifndef GATHER_NS
+#define GATHER_NS (2 * NS_PER_MS)
+#endif
+
 /* Bytes read from one side that the other could not take yet. */
 struct pending {
 	uint8_t *data;
@@ -30,6 +39,8 @@ struct relay {
 	struct pending to_process;
 	struct pending to_host;
 	bool host_left; /* what it sent before is still read, whenever the process takes more */
+	uint64_t gather_until;  /* what the process says before is not sent at once */
+	struct timer gathering; /* runs when it has said something */
 	struct relay **handle;
 };
 
@@ -51,7 +62,7 @@ static void update_interest(struct relay *relay)
 	if (!relay->host_left)
 		watch_set(&relay->socket, EPOLLHUP | (takes_input ? EPOLLIN : 0) | (relay->to_host.len ? EPOLLOUT : 0));
 	watch_set(&relay->input, EPOLLERR | (awaits_process ? EPOLLOUT : 0));
-	watch_set(&relay->output, relay->to_host.len ? 0 : EPOLLIN);
+	watch_set(&relay->output, relay->to_host.len ? 0 : relay->gathering.fire ? EPOLLHUP : EPOLLIN);
 }
 
 static void forget_pending(struct pending *pending)
@@ -60,10 +71,17 @@ static void forget_pending(struct pending *pending)
 	*pending = (struct pending){0};
 }
 
+static void stop_gathering(struct relay *relay)
+{
+	relay->gather_until = 0;
+	timer_stop(&relay->gathering);
+}
+
 static void relay_end(struct relay *relay)
 {
 	if (relay->handle)
 		*relay->handle = NULL;
+	stop_gathering(relay);
 	watch_close(&relay->input);
 	watch_close(&relay->output);
 	watch_stop(&relay->socket);
@@ -107,10 +125,11 @@ static bool keep_rest(struct pending *pending, const uint8_t *data, size_t len)
 	return true;
 }
 
-/* One piece from `from` to `to`; what `to` does not take is kept. */
-static enum outcome move(int from, int to, struct pending *pending)
+/* One piece from `from` to `to`, of `len` bytes; what `to` does not take is kept. */
+static enum outcome move(int from, int to, struct pending *pending, size_t *len)
 {
 	ssize_t n = read(from, piece, sizeof piece);
+	*len = n > 0 ? (size_t)n : 0;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return BLOCKED;
 	if (n <= 0) /* also EIO, a pty's way to say that its last slave is closed */
@@ -175,6 +194,7 @@ static void end_output(struct relay *relay)
 /* The host takes no more: the process's next write fails. */
 static void refuse_output(struct relay *relay)
 {
+	stop_gathering(relay);
 	forget_pending(&relay->to_host);
 	watch_close(&relay->output);
 }
@@ -189,9 +209,22 @@ static void host_left(struct relay *relay)
 	refuse_output(relay);
 }
 
+/* The host has said something to a process and may wait for what that answers, in whichever stream. */
+static void answer_at_once(void)
+{
+	for (struct relay *relay = relays; relay; relay = relay->next) {
+		stop_gathering(relay);
+		update_interest(relay);
+	}
+}
+
 static void host_to_process(struct relay *relay)
 {
-	switch (move(relay->socket.fd, relay->input.fd, &relay->to_process)) {
+	size_t len;
+	switch (move(relay->socket.fd, relay->input.fd, &relay->to_process, &len)) {
+	case MOVED:
+		answer_at_once();
+		break;
 	case ENDED:
 		close_input(relay);
 		if (transport_peer_left(relay->socket.fd))
@@ -207,7 +240,13 @@ static void host_to_process(struct relay *relay)
 
 static void process_to_host(struct relay *relay)
 {
-	switch (move(relay->output.fd, relay->socket.fd, &relay->to_host)) {
+	size_t len;
+	stop_gathering(relay);
+	switch (move(relay->output.fd, relay->socket.fd, &relay->to_host, &len)) {
+	case MOVED:
+		if (len < SMALL_PIECE)
+			relay->gather_until = monotonic_ns() + GATHER_NS;
+		break;
 	case ENDED:
 		end_output(relay);
 		break;
@@ -253,11 +292,22 @@ static void input_ready(struct watch *watch, uint32_t events)
 	relay_settle(relay);
 }
 
+static void gathered(struct timer *timer)
+{
+	struct relay *relay = CONTAINER_OF(timer, struct relay, gathering);
+	process_to_host(relay);
+	relay_settle(relay);
+}
+
+/* With EPOLLHUP the process has said its last. */
 static void output_ready(struct watch *watch, uint32_t events)
 {
 	struct relay *relay = CONTAINER_OF(watch, struct relay, output);
-	(void)events;
-	process_to_host(relay);
+	uint64_t now = relay->gather_until ? monotonic_ns() : 0;
+	if (now < relay->gather_until && !(events & EPOLLHUP))
+		timer_start(&relay->gathering, relay->gather_until - now, gathered);
+	else
+		process_to_host(relay);
 	relay_settle(relay);
 }
 

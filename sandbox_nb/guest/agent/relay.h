@@ -4,6 +4,9 @@
  * A process never gets the socket: it could not reopen it as /dev/stdout. A relay holds at most one piece of 64 KiB in
  * each direction and reads no further until that is written, so a slow reader stops its own process and nobody else.
  *
+ * What a process says is sent at once, but when it says little again and again: then every 2 ms. What may be the answer to
+ * something the host has sent never waits, nor do a process's last words.
+ *
  * A relay ends by itself when both directions have, and outlives the process when somebody else holds its pipes.
  */
 #ifndef RELAY_H

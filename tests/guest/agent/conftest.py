@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,9 +48,9 @@ FLAGS = (
 )
 
 
-def compile_native(out: Path, *sources: Path) -> Path:
+def compile_native(out: Path, *sources: Path, flags: Sequence[str] = ()) -> Path:
     """Compile with Debian's gcc: ziglang's compiler takes the sanitizers' flag and silently does without."""
-    subprocess.run(["gcc", *FLAGS, f"-I{SOURCES}", "-o", out, *sources], check=True)
+    subprocess.run(["gcc", *FLAGS, *flags, f"-I{SOURCES}", "-o", out, *sources], check=True)
     return out
 
 

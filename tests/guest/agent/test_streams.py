@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import struct
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -242,3 +244,26 @@ def _cpu_ticks(pid: int) -> int:
 
 def _resident_pages(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+
+
+WRITES_LITTLE = r"""
+import os, time
+for number in range(10000, 30000):
+    os.write(1, b"%d\n" % number)
+time.sleep(1000)
+"""
+
+
+async def test_what_is_written_line_by_line_is_not_sent_so(agent, tools):
+    def written():
+        counters = Path(f"/proc/{agent.child.pid}/io").read_text().splitlines()
+        return int(dict(line.split(": ") for line in counters)["syscw"])
+
+    said = b"".join(b"%d\n" % number for number in range(10000, 30000))
+    stdout, out = await agent.stream()
+    before, began = written(), time.monotonic()
+    await agent.start(sys.executable, "-c", WRITES_LITTLE, stdout=stdout)
+    assert await tools.read_exactly(out, len(said)) == said
+    # One every 2 ms, and each that was no small one with one behind it; a few are of calls.
+    most = (time.monotonic() - began) / 0.002 + 2 * len(said) / 2048
+    assert written() - before < most + 20

@@ -1,0 +1,93 @@
+"""Relays: which output is sent at once, and which gathers, by an agent that lets it gather for an hour."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sandbox_nb.guest.proto import process_pb2 as pb
+
+TWICE = "printf a; sleep 0.2; printf b; while read line; do :; done"
+"""Says little, and little again; then it says nothing to what it is told."""
+
+
+@pytest.fixture(scope="module")
+def native_agent(tmp_path_factory, agent_sources, tools):
+    out = tmp_path_factory.mktemp("patient") / "agent"
+    return tools.compile_native(out, *agent_sources.glob("*.c"), flags=["-DGATHER_NS=(3600*NS_PER_S)"])
+
+
+async def receive(sock):
+    return await asyncio.get_running_loop().sock_recv(sock, 65536)
+
+
+async def say(sock, data):
+    await asyncio.get_running_loop().sock_sendall(sock, data)
+
+
+async def nothing_comes(sock):
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(receive(sock), 0.5)
+
+
+@pytest.fixture(params=["pipes", "terminal"])
+def start(agent, request):
+    """Start a shell that runs a script; return its id and the host's ends of its stdin and stdout."""
+
+    async def with_pipes(script):
+        (stdin, feed), (stdout, out) = await agent.stream(), await agent.stream()
+        return await agent.start("sh", "-c", script, stdin=stdin, stdout=stdout), feed, out
+
+    async def with_terminal(script):
+        name, sock = await agent.stream()
+        size = pb.WindowSize(rows=24, columns=80)
+        script = f"stty -echo; {script}"
+        return await agent.start("sh", "-c", script, stdin=name, stdout=name, tty=size), sock, sock
+
+    return with_pipes if request.param == "pipes" else with_terminal
+
+
+async def test_little_behind_little_gathers(start, agent):
+    _, _, out = await start(TWICE)
+    assert await receive(out) == b"a"
+    await nothing_comes(out)
+
+
+async def test_last_words_are_sent_at_once(start, agent, tools):
+    identity, _, out = await start(TWICE)
+    assert await receive(out) == b"a"
+    await asyncio.sleep(0.4)
+    await agent.kill(identity)
+    assert await tools.read_all(out) in (b"b", b"")  # the latter where it came to no second word
+
+
+async def test_an_answer_is_sent_at_once(start):
+    _, feed, out = await start("printf a; while read line; do printf $line; done")
+    assert await receive(out) == b"a"
+    for number in range(5):
+        await say(feed, b"%d\n" % number)
+        assert await receive(out) == b"%d" % number
+
+
+async def test_what_has_gathered_is_sent_when_the_host_speaks(start):
+    _, feed, out = await start(TWICE)
+    assert await receive(out) == b"a"
+    await asyncio.sleep(0.4)
+    await say(feed, b"well?\n")
+    assert await receive(out) == b"b"
+
+
+async def test_much_never_gathers(agent, tools):
+    stdout, out = await agent.stream()
+    await agent.start("sh", "-c", "dd if=/dev/zero bs=4096 count=500; exec sleep 1000", stdout=stdout)
+    assert await tools.read_exactly(out, 500 * 4096) == bytes(500 * 4096)
+
+
+async def test_a_relay_may_end_while_its_output_gathers(start, agent):
+    identity, feed, out = await start(TWICE)
+    assert await receive(out) == b"a"
+    await asyncio.sleep(0.4)
+    feed.close()
+    out.close()
+    assert (await agent.wait(identity)).exit_code in (0, 128 + 1)
