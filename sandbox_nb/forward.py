@@ -32,6 +32,14 @@ RETRY = 0.1
 """Seconds until connections are taken again when the process has too many files open."""
 
 
+def ends(port: int | None, target: int | str) -> tuple[str, str]:
+    """The two ends of a forward in words; ``port`` and ``target`` as AsyncForward has them."""
+    place = f"port {target}" if isinstance(target, int) else target
+    if port is None:
+        return "a socket of the guest", f"the host's {place}"
+    return f"127.0.0.1:{port}", f"the guest's {place}"
+
+
 class AsyncForward:
     """Something that listens, on one side, for what is on the other; as a block, until its end.
 
@@ -64,6 +72,10 @@ class AsyncForward:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+    def __repr__(self) -> str:
+        way = " to ".join(ends(self.port, self.target))
+        return f"<{type(self).__name__} from {way}{', closed' if self.closed else ''}>"
 
     def _begin(self, work: Coroutine[Any, Any, None], *, holds: socket.socket | None = None) -> None:
         """Start work that ends with the forward; a socket it ``holds`` is closed even if it never gets to run."""
@@ -99,6 +111,9 @@ class Forward:
     def close(self) -> None:
         """Stop listening, and end the connections that are there. Idempotent."""
         self._wait(self._forward.close())
+
+    def __repr__(self) -> str:
+        return repr(self._forward).replace("<Async", "<", 1)
 
     def __enter__(self) -> Self:
         return self

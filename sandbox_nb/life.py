@@ -86,7 +86,10 @@ class Life:
     def started(self) -> Running:
         """The machine, also one that has failed. Raises FailedPrecondition when there is none."""
         if self.running is None:
-            raise FailedPrecondition(f"{self.name} has not been started")
+            begun = (
+                "has not been started" if self.state is State.NEW else f"has no machine, it is {self.state.value}"
+            )
+            raise FailedPrecondition(f"{self.name} {begun}")
         return self.running
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from sandbox_nb.boot import Boot
-from sandbox_nb.forward import AsyncForward
+from sandbox_nb.forward import AsyncForward, ends
 from sandbox_nb.hardware import Devices
 from sandbox_nb.life import Life
 
@@ -89,7 +89,7 @@ class Portrait:
         return table(("name", "kind", "how", "host", "guest"), rows)
 
     def _forwards(self) -> str:
-        return table(("from", "to"), [_ends(port, target) for port, target in self.forwards])
+        return table(("from", "to"), [ends(port, target) for port, target in self.forwards])
 
     def _console(self) -> str:
         lines = [line for line in self.console.splitlines() if line.strip()][-CONSOLE_LINES:]
@@ -105,18 +105,8 @@ class Portrait:
         if self.boot is not None:
             lines.append(f"  {self.boot.title}")
         lines += [f"  {one.kind} {one.name}: {one.how}, {one.host}, {one.guest}" for one in self.devices]
-        lines += [f"  forward: {' to '.join(_ends(port, target))}" for port, target in self.forwards]
+        lines += [f"  forward: {' to '.join(ends(port, target))}" for port, target in self.forwards]
         return "\n".join(lines)
-
-
-def _ends(port: int | None, target: int | str) -> tuple[str, str]:
-    if port is None:
-        return "a socket of the guest", f"the host's {_place(target)}"
-    return f"127.0.0.1:{port}", f"the guest's {_place(target)}"
-
-
-def _place(target: int | str) -> str:
-    return f"port {target}" if isinstance(target, int) else target
 
 
 def page(parts: Mapping[str, str], *, every_part: bool = False) -> str:

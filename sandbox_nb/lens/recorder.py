@@ -127,6 +127,10 @@ class AsyncLens:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
+    def __repr__(self) -> str:
+        layers = "calls, orders and packets" if self.complete else "calls and orders"
+        return f"<{type(self).__name__} {'has' if self.closed else 'records'} {layers}>"
+
     def _recorded(self) -> bytes:
         """The packets' file so far. The device writes it, at the same offset as we would read it from."""
         file = self._packets.fileno()
@@ -161,6 +165,9 @@ class Lens:
     def close(self) -> None:
         """Look no longer. Idempotent."""
         self._wait(self._lens.close())
+
+    def __repr__(self) -> str:
+        return repr(self._lens).replace("<Async", "<", 1)
 
     def __enter__(self) -> Self:
         return self

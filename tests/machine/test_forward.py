@@ -96,6 +96,8 @@ def test_a_port_that_is_taken_is_said(sb):
             sb.forward(port, 80)
     with sb.forward(port, 80) as forward:
         assert forward.port == port
+        assert repr(forward) == f"<Forward from 127.0.0.1:{port} to the guest's port 80>"
+    assert repr(forward).endswith("port 80, closed>")
 
 
 def test_the_end_of_a_forward_is_the_end_of_its_connections_also_of_those_just_begun(sb, web):

@@ -48,8 +48,10 @@ def test_it_survives_its_machine_and_is_saved(own, tmp_path):
     own.start()
     lens = own.trace()
     own.run("true")
+    assert repr(lens) == "<Lens records calls, orders and packets>"
     own.stop()
     assert lens.closed
+    assert repr(lens) == "<Lens has calls, orders and packets>"
     lens.save(tmp_path / "all.jsonl")
     lens.save(tmp_path / "few.jsonl", layers=["qmp"])
     layers = [json.loads(line)["layer"] for line in (tmp_path / "all.jsonl").read_text().splitlines()]

@@ -29,6 +29,8 @@ def test_the_verbs_need_their_states(own):
     for verb in (own.stop, own.client, lambda: own.start_stream("x"), lambda: own.run("true"), own.info):
         with pytest.raises(FailedPrecondition, match="new"):
             verb()
+    with pytest.raises(FailedPrecondition, match="has not been started"):
+        _ = own.boot
     assert own.state is State.NEW
     own.start()
     with pytest.raises(FailedPrecondition, match="running"):
@@ -38,6 +40,8 @@ def test_the_verbs_need_their_states(own):
     assert own.state is State.STOPPED
     with pytest.raises(FailedPrecondition, match="stopped"):
         own.stop()
+    with pytest.raises(FailedPrecondition, match="has no machine, it is stopped"):
+        _ = own.boot
     own.start()
     assert own.run("echo again").stdout == "again\n"
 
