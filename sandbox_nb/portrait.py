@@ -79,8 +79,7 @@ class Portrait:
         }
 
     def _head(self) -> str:
-        how = self.boot.title if self.boot is not None else ""
-        words = [f"<span>{escape(word)}</span>" for word in (self.size, how, self.failure) if word]
+        words = [f"<span>{escape(word)}</span>" for word in (self.size, self.failure) if word]
         dot = f'<i class="dot {self.state}"></i>'
         return f'<b>{escape(self.name)}</b><span class="state">{dot}{self.state}</span>{"".join(words)}'
 
