@@ -1,6 +1,7 @@
 """The appliance of libguestfs, a kernel from ``/boot`` under emulation: start, a first command, stop, beside ours.
 
-Where ``/boot`` has no kernel, SUPERMIN_KERNEL and SUPERMIN_MODULES in the environment name one.
+Where ``/boot`` has no kernel, SUPERMIN_KERNEL and SUPERMIN_MODULES in the environment name one, and an empty
+``/lib/modules`` has to be there.
 """
 
 from __future__ import annotations
