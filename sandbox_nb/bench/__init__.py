@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import ModuleType
 
 from sandbox_nb.bench.report import Report
@@ -44,7 +46,7 @@ def measure(
     sections = {name: importlib.import_module(f"{__name__}.{name}") for name in (*SECTIONS, *PEERS)}
     _judge(names, sections)
     report = Report(
-        machine=f"{platform.machine()}, {os.cpu_count()} processors, Linux {platform.release()}",
+        machine=f"{platform.machine()}, {os.cpu_count()} processors ({_processor()}), Linux {platform.release()}",
         accelerator=run_blocking(host.choose_accelerator(Options())).name,
         began=datetime.now().astimezone(),
         load=os.getloadavg(),
@@ -53,6 +55,12 @@ def measure(
         if wanted := _wanted(title, section, names, peers):
             _add(report, title, section, wanted, tell)
     return report
+
+
+def _processor() -> str:
+    """What the kernel calls it; on arm64 it has no name."""
+    found = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else "unnamed"
 
 
 def _judge(names: Sequence[str], sections: Mapping[str, ModuleType]) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sandbox_nb.bench import plot
+from sandbox_nb.bench import plot, targets
 from sandbox_nb.bench.row import Row
 from sandbox_nb.bench.targets import TARGETS, Target
 
@@ -80,6 +80,7 @@ class Report:
         judged = list(self.judged())
         met = sum(target.met_by(row.median) for _, row, target in judged)
         yield from (f"**{met} of {len(judged)} targets are met.**", "")
+        yield from (_unquoted(inspect.getdoc(targets) or "").partition("\n\n")[2], "")
         for name, row, target in judged:
             if not target.met_by(row.median):
                 yield f"- missed: `{name}` ({target.what}): {_sentence(row, target)}"
@@ -108,6 +109,11 @@ class Report:
 def _described(title: str) -> str:
     """How a section measures: what its module says of itself."""
     text = inspect.getdoc(importlib.import_module(f"{__package__}.{title}")) or ""
+    return _unquoted(text)
+
+
+def _unquoted(text: str) -> str:
+    """Text of a docstring as Markdown has it."""
     return text.replace("``", "`")
 
 
