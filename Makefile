@@ -37,7 +37,7 @@ lab: setup       ## JupyterLab with the notebooks
 
 test: setup-dev  ## all tests, those with machines and browsers included
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not soak"
+	$(BIN)/coverage run -m pytest -m "not soak" --numprocesses 2 --dist loadfile
 
 coverage: test   ## the same, and which lines of the package they run: fails under 95 %
 	$(BIN)/coverage combine --quiet
