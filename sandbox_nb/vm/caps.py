@@ -235,7 +235,12 @@ class ByLimits:
 
     async def reached(self, log: str) -> str:
         """See Confinement."""
-        return _too_much(self._caps) if self._caps.memory is not None and _SHORT_OF_MEMORY.search(log) else ""
+        if self._caps.memory is None or not _SHORT_OF_MEMORY.search(log):
+            return ""
+        return (
+            f"{_too_much(self._caps)}; where each process is limited by itself, 512 MiB beside the guest's "
+            "were enough for one emulated processor, and 1024 for four"
+        )
 
     async def close(self) -> None:
         """See Confinement."""

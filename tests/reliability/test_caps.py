@@ -144,7 +144,7 @@ def test_where_there_is_no_group_each_process_is_held(without_groups):
 
 def test_too_little_for_each_process_is_said_at_the_start(without_groups):
     with Sandbox("tight") as sandbox:
-        with pytest.raises(CapReached, match="host_memory=300 MiB"):
+        with pytest.raises(CapReached, match=r"host_memory=300 MiB.*512 MiB beside the guest's"):
             sandbox.start(host_memory=300)
         with pytest.raises(FailedPrecondition, match="only whole processors"):
             sandbox.start(host_cpus=0.5)
