@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := pytest
 NATIVE := hatch_build.py hatch_frontend.py $(wildcard sandbox_nb/guest/agent/* sandbox_nb/notebook/frontend/src/*)
 
 .DEFAULT_GOAL := help
@@ -36,10 +37,11 @@ lab: setup       ## JupyterLab with the notebooks
 	$(BIN)/jupyter lab notebooks
 
 test: setup-dev  ## all tests, those with machines and browsers included
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not soak" --numprocesses 2 --dist loadfile
+	$(BIN)/$(PYTEST) -m "not soak"
 
-coverage: test   ## the same, and which lines of the package they run: fails under 95 %
+coverage: setup-dev ## the same, and which lines of the package they run: fails under 95 %
+	$(BIN)/coverage erase
+	$(MAKE) test PYTEST="coverage run -m pytest"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
