@@ -280,7 +280,6 @@ def test_who_was_ended_by_a_limit_of_somebody_else_was_not_by_this(tmp_path, eve
 
 
 async def test_who_asks_for_nothing_is_confined_only_where_it_costs_nothing(host, with_systemd):
-    (host.root / "run/user/systemd/private").touch()
     assert (await confine(Caps(256), ALIVE, host.root)).how == ""
     confinement = await confine(Caps(256, cpus=0.5), ALIVE, host.root)
     assert "by a slice of" in confinement.how
@@ -294,6 +293,7 @@ def with_systemd(host, tmp_path, monkeypatch):
     (host.root / "run/systemd/private").touch()
     user = host.root / "run/user/systemd"
     (user / "user.control").mkdir(parents=True)
+    (user / "private").touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user")
     host.group("")
     host.group(f"user.slice/user-{os.geteuid()}.slice/user@{os.geteuid()}.service")

@@ -12,6 +12,7 @@ import pytest
 from sandbox_nb.guest.proto.mount_pb2 import MountAllRequest, MountSpec, UnmountRequest
 from sandbox_nb.ttrpc import Code, StatusError
 
+# Who is root in there by a mapping has no way into root's home: what runs says its cwd.
 UNSHARE = ["unshare", "--mount", "--propagation", "private", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 
 
@@ -87,8 +88,8 @@ async def test_a_folder_is_bound_read_only(agent, tmp_path):
     (source / "file").write_text("words")
     await mount(agent, bind(source, target, "ro"))
     assert agent.inside(target / "file").read_text() == "words"
-    assert "Read-only" in (await agent.run("touch", str(target / "new"))).err.decode()
-    assert (await agent.run("touch", str(source / "new"))).exit_code == 0
+    assert "Read-only" in (await agent.run("touch", str(target / "new"), cwd=b"/")).err.decode()
+    assert (await agent.run("touch", str(source / "new"), cwd=b"/")).exit_code == 0
 
 
 async def test_a_file_is_bound_to_a_file(agent, tmp_path):
@@ -131,7 +132,7 @@ async def test_a_call_out_of_time_is_undone_and_holds_up_nobody(agent, tmp_path)
     disk = MountSpec(source="/dev/disk/by-id/virtio-never", target=str(tmp_path / "disk"))
     call = asyncio.create_task(mount(agent, tmpfs(tmp_path / "a"), disk, timeout=1))
     await agent.eventually(lambda: mounted(agent, tmp_path))
-    assert (await agent.run("echo", "on")).out == b"on\n"
+    assert (await agent.run("echo", "on", cwd=b"/")).out == b"on\n"
     assert (await refused(call)).code == Code.DEADLINE_EXCEEDED
     await agent.eventually(lambda: not list(tmp_path.iterdir()))
     assert mounted(agent, tmp_path) == []
@@ -149,7 +150,12 @@ async def test_a_device_that_never_comes_is_named(agent, tmp_path):
     [
         ({"type": "nosuchfs", "source": "none"}, Code.FAILED_PRECONDITION, "no file system of that type"),
         ({"type": "tmpfs", "options": ["nosuchoption=1"]}, Code.FAILED_PRECONDITION, "option"),
-        ({"type": "ext4", "source": "/dev/null"}, Code.INVALID_ARGUMENT, "block device"),
+        pytest.param(
+            {"type": "ext4", "source": "/dev/null"},
+            Code.INVALID_ARGUMENT,
+            "block device",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="to others the kernel says no more than no"),
+        ),
         (
             {"type": "auto", "source": "/dev/null"},
             Code.FAILED_PRECONDITION,
@@ -241,10 +247,10 @@ async def test_unmount_all_ends_what_was_mounted_by_the_service_and_nothing_else
     others, ours, taken = tmp_path / "others", tmp_path / "ours", tmp_path / "taken"
     for path in (others, ours, taken):
         path.mkdir()
-    assert (await agent.run("mount", "-t", "tmpfs", "none", str(others))).exit_code == 0
+    assert (await agent.run("mount", "-t", "tmpfs", "none", str(others), cwd=b"/")).exit_code == 0
     await mount(agent, tmpfs(ours), tmpfs(ours / "inner"), tmpfs(taken))
     await unmount(agent, taken)
-    assert (await agent.run("mount", "-t", "tmpfs", "none", str(taken))).exit_code == 0
+    assert (await agent.run("mount", "-t", "tmpfs", "none", str(taken), cwd=b"/")).exit_code == 0
     await agent.mounts.unmount_all()
     assert [target for target, *_ in mounted(agent, tmp_path)] == [str(others), str(taken)]
     await agent.mounts.unmount_all()

@@ -87,7 +87,8 @@ def test_an_image_is_built_again_without_network_to_the_same_bytes(downloaded, o
 @pytest.mark.skipif(shutil.which("fsck.erofs") is None, reason="erofs-utils is not installed")
 def test_the_python_root_is_a_sound_file_system_with_what_people_expect(downloaded, tmp_path):
     (root,) = downloaded.glob("images/python-*/root.erofs")
-    subprocess.run(["fsck.erofs", f"--extract={tmp_path / 'root'}", root], check=True, capture_output=True)
+    extract = ["fsck.erofs", f"--extract={tmp_path / 'root'}", "--preserve-perms", root]
+    subprocess.run(extract, check=True, capture_output=True)
     top = tmp_path / "root"
     for program in ("python3", "bash", "sh", "ls", "ps", "cat", "env", "modprobe"):
         assert (top / "usr/bin" / program).is_symlink() or (top / "usr/bin" / program).is_file(), program
