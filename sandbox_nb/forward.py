@@ -23,7 +23,7 @@ from sandbox_nb.sockets import accept, connect, join, listen, reset
 from sandbox_nb.streams import OpenStream
 from sandbox_nb.ttrpc import BidiStream, Client
 
-__all__ = ["AsyncForward", "Forward", "Forwarder"]
+__all__ = ["AsyncForward", "Forward", "Forwarder", "ends"]
 
 OPENING = 16
 """Streams opened at a time; the agent takes 64 that nobody has claimed, and not all of them are ours."""
@@ -73,9 +73,11 @@ class AsyncForward:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
+    def __str__(self) -> str:
+        return " to ".join(ends(self.port, self.target)) + (", closed" if self.closed else "")
+
     def __repr__(self) -> str:
-        way = " to ".join(ends(self.port, self.target))
-        return f"<{type(self).__name__} from {way}{', closed' if self.closed else ''}>"
+        return f"<AsyncForward from {self}>"
 
     def _begin(self, work: Coroutine[Any, Any, None], *, holds: socket.socket | None = None) -> None:
         """Start work that ends with the forward; a socket it ``holds`` is closed even if it never gets to run."""
@@ -113,7 +115,7 @@ class Forward:
         self._wait(self._forward.close())
 
     def __repr__(self) -> str:
-        return repr(self._forward).replace("<Async", "<", 1)
+        return f"<Forward from {self._forward}>"
 
     def __enter__(self) -> Self:
         return self

@@ -11,12 +11,14 @@ import pytest
 
 from sandbox_nb import rundir
 
-# What a shell's script runs in the background ignores these, and so would all that tests start.
-for number in (signal.SIGHUP, signal.SIGQUIT):
-    signal.signal(number, signal.SIG_DFL)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 PROGRAMS = ("qemu-system", "sandbox_nb/vsock", "_bin/guard-", "virtiofsd")
+
+
+def pytest_configure() -> None:
+    """Take back what a shell's script has its background jobs ignore: all that tests start would ignore it too."""
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _children() -> set[str]:

@@ -127,9 +127,12 @@ class AsyncLens:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         layers = "calls, orders and packets" if self.complete else "calls and orders"
-        return f"<{type(self).__name__} {'has' if self.closed else 'records'} {layers}>"
+        return f"{'has' if self.closed else 'records'} {layers}"
+
+    def __repr__(self) -> str:
+        return f"<AsyncLens {self}>"
 
     def _recorded(self) -> bytes:
         """The packets' file so far. The device writes it, at the same offset as we would read it from."""
@@ -167,7 +170,7 @@ class Lens:
         self._wait(self._lens.close())
 
     def __repr__(self) -> str:
-        return repr(self._lens).replace("<Async", "<", 1)
+        return f"<Lens {self._lens}>"
 
     def __enter__(self) -> Self:
         return self

@@ -212,10 +212,11 @@ static void host_left(struct relay *relay)
 /* The host has said something to a process and may wait for what that answers, in whichever stream. */
 static void answer_at_once(void)
 {
-	for (struct relay *relay = relays; relay; relay = relay->next) {
-		stop_gathering(relay);
-		update_interest(relay);
-	}
+	for (struct relay *relay = relays; relay; relay = relay->next)
+		if (relay->gather_until) {
+			stop_gathering(relay);
+			update_interest(relay);
+		}
 }
 
 static void host_to_process(struct relay *relay)

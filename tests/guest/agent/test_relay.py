@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import pytest_asyncio
 
 from sandbox_nb.guest.proto import process_pb2 as pb
-
-TWICE = "printf a; sleep 0.2; printf b; while read line; do :; done"
-"""Says little, and little again; then it says nothing to what it is told."""
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +46,30 @@ def start(agent, request):
     return with_pipes if request.param == "pipes" else with_terminal
 
 
-async def test_little_behind_little_gathers(start, agent):
-    _, _, out = await start(TWICE)
-    assert await receive(out) == b"a"
+@pytest_asyncio.fixture
+async def gathering(start, agent, tmp_path):
+    """What ``start`` returns, of a process whose first word has come and which has said a second, "b".
+
+    It says nothing to what it is told.
+    """
+    go, said = tmp_path / "go", tmp_path / "said"
+    wait = f"until [ -e {go} ]; do sleep 0.05; done"
+    started = await start(f"printf a; {wait}; printf b; : > {said}; while read line; do :; done")
+    assert await receive(started[-1]) == b"a"
+    go.touch()
+    await agent.eventually(said.exists)
+    return started
+
+
+async def test_little_behind_little_gathers(gathering):
+    _, _, out = gathering
     await nothing_comes(out)
 
 
-async def test_last_words_are_sent_at_once(start, agent, tools):
-    identity, _, out = await start(TWICE)
-    assert await receive(out) == b"a"
-    await asyncio.sleep(0.4)
+async def test_last_words_are_sent_at_once(gathering, agent, tools):
+    identity, _, out = gathering
     await agent.kill(identity)
-    assert await tools.read_all(out) in (b"b", b"")  # the latter where it came to no second word
+    assert await tools.read_all(out) == b"b"
 
 
 async def test_an_answer_is_sent_at_once(start):
@@ -70,10 +80,8 @@ async def test_an_answer_is_sent_at_once(start):
         assert await receive(out) == b"%d" % number
 
 
-async def test_what_has_gathered_is_sent_when_the_host_speaks(start):
-    _, feed, out = await start(TWICE)
-    assert await receive(out) == b"a"
-    await asyncio.sleep(0.4)
+async def test_what_has_gathered_is_sent_when_the_host_speaks(gathering):
+    _, feed, out = gathering
     await say(feed, b"well?\n")
     assert await receive(out) == b"b"
 
@@ -84,10 +92,8 @@ async def test_much_never_gathers(agent, tools):
     assert await tools.read_exactly(out, 500 * 4096) == bytes(500 * 4096)
 
 
-async def test_a_relay_may_end_while_its_output_gathers(start, agent):
-    identity, feed, out = await start(TWICE)
-    assert await receive(out) == b"a"
-    await asyncio.sleep(0.4)
+async def test_a_relay_may_end_while_its_output_gathers(gathering, agent):
+    identity, feed, out = gathering
     feed.close()
     out.close()
     assert (await agent.wait(identity)).exit_code in (0, 128 + 1)

@@ -59,7 +59,7 @@ def test_what_is_not_loaded_is_left_out():
     [
         (b"", "it is empty"),
         (b"#!/bin/sh\n", "it begins with b'#!/bin/s'"),
-        # mtime: the bytes are the test's name, and the two processes that run tests have to agree on names.
+        # mtime: the bytes are the test's name, which is to be the same in every run.
         (gzip.compress(b"a kernel for some other boot loader", mtime=0), "it is gzip data"),
         (b"MZ" + bytes(0x36) + b"ARMd" + bytes(1000), "it is a kernel for arm64"),
         (bytes(0x202) + b"HdrS" + bytes(1000), "it begins with"),
