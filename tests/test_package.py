@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import site
 import subprocess
@@ -73,7 +74,15 @@ def test_the_wheel_has_all_that_is_built_and_nothing_it_is_built_of(wheel):
     assert names >= BUILT | {"sandbox_nb/py.typed", "sandbox_nb/guest/proto/process_pb2.pyi"}
     sources = (".c", ".h", ".S", ".ld", ".ts", ".mjs")
     assert [name for name in names if name.endswith(sources) or "node_modules" in name] == []
-    assert {name.split("/")[0] for name in names} == {"sandbox_nb", f"sandbox_nb-{__version__}.dist-info"}
+    folders = {"sandbox_nb", *(f"sandbox_nb-{__version__}.{kind}" for kind in ("dist-info", "data"))}
+    assert {name.split("/")[0] for name in names} == folders
+
+
+def test_installing_it_turns_its_server_extension_on(wheel):
+    archive = zipfile.ZipFile(wheel)
+    place = f"sandbox_nb-{__version__}.data/data/etc/jupyter/jupyter_server_config.d/sandbox_nb.json"
+    (module,) = json.loads(archive.read(place))["ServerApp"]["jpserver_extensions"]
+    assert f"{module.replace('.', '/')}.py" in archive.namelist()
 
 
 def test_one_wheel_serves_both_architectures_and_every_python(wheel):

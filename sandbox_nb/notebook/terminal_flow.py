@@ -27,8 +27,8 @@ from sandbox_nb.notebook.terminal_ring import Ring
 KEEP = 2 * 1024 * 1024
 """Bytes of output kept for replay: some ten thousand lines."""
 
-WINDOW = 1024 * 1024
-"""Bytes a view may have outstanding."""
+WINDOW = 1536 * 1024
+"""Bytes a view may have outstanding. With a third less a fast program's view would at times have none to draw."""
 
 CHUNK = 256 * 1024
 """Bytes in a message at most. A browser spends about as long on a small message as on this one."""

@@ -42,6 +42,23 @@ for byte in "ä é 世界 🚀 e\u0301 ok\\n".encode():
 time.sleep(100)
 """
 
+# Has the page say whether its server is prompt, as the server did.
+SAY_PROMPT = """prompt => {
+    const config = document.getElementById('jupyter-config-data');
+    config.textContent = JSON.stringify({...JSON.parse(config.textContent), sandboxNbPrompt: prompt});
+}"""
+
+# Counts what the page sends to the kernel in the second that follows.
+COUNT_SENT = """() => {
+    const send = WebSocket.prototype.send;
+    let sent = 0;
+    WebSocket.prototype.send = function (data) { sent += 1; return send.call(this, data); };
+    window.sent = new Promise(done => setTimeout(() => {
+        WebSocket.prototype.send = send;
+        done(sent);
+    }, 1000));
+}"""
+
 # Escape sequences at random, a reset, and a megabyte without a line's end.
 NOISE = """
 import os, random, time
@@ -306,3 +323,17 @@ t""")
     assert "before" in lab.output().inner_text()
     assert lab.page.locator(".sandbox-nb-terminal").count() == 0
     assert lab.errors == []
+
+
+@pytest.mark.parametrize(("prompt", "messages"), [(True, 1), (False, 2)], ids=["prompt", "other"])
+def test_a_key_is_followed_by_a_nudge_unless_the_server_says_that_it_is_prompt(lab, prompt, messages):
+    """Of a key that is not echoed nothing comes back that could stand for it."""
+    lab.page.evaluate(SAY_PROMPT, prompt)
+    lab.run("t = Terminal(LocalPty(['sh', '-c', 'stty -echo; echo quiet; exec cat > /dev/null']))\nt")
+    lab.see("^quiet")
+    lab.focus()
+    lab.page.wait_for_timeout(1000)  # what was drawn is acknowledged
+    lab.page.evaluate(COUNT_SENT)
+    lab.page.keyboard.press("x")
+    assert lab.page.evaluate("window.sent") == messages
+    lab.page.evaluate(SAY_PROMPT, True)

@@ -1,11 +1,12 @@
 import { Inbox } from "./inbox";
 import type { FromKernel, Kernel, Model, Shape } from "./model";
+import { isPrompt } from "./server";
 
 /**
- * Bytes drawn after which the kernel is told, out of the megabyte it sends ahead. Every message of ours costs the
+ * Bytes drawn after which the kernel is told, out of the 1.5 MB it sends ahead. Every message of ours costs the
  * server and the page more than that: the kernel is busy and idle with it, and everybody is told so.
  */
-const ACK_EVERY = 256 * 1024;
+const ACK_EVERY = 512 * 1024;
 
 /** Milliseconds after which it is told of less, unless another message tells it. */
 const ACK_AFTER = 400;
@@ -43,6 +44,7 @@ export class Link {
   private readonly kernel: Kernel | null | undefined;
   private readonly inbox = new Inbox();
   private readonly encoder = new TextEncoder();
+  private readonly prompt = isPrompt(document);
   private size = { rows: 0, cols: 0 };
   private welcomed = false;
   private answered = 0;
@@ -105,21 +107,26 @@ export class Link {
   }
 
   /**
-   * Send what was typed, and a nudge when the kernel has taken it up.
+   * Send what was typed and, unless the server is prompt, a nudge when the kernel has taken it up.
    *
    * jupyter_server leaves Nagle's algorithm on: the echo waits until the kernel's "busy" before it is
    * acknowledged, which TCP may put off for 40 ms unless the page has something to send. So it sends something.
    */
   input(text: string | Uint8Array): void {
     const bytes = typeof text === "string" ? this.encoder.encode(text) : text;
+    // Front ends put the whole ArrayBuffer of a view on the wire.
+    this.send({ kind: "input" }, bytes.slice().buffer as ArrayBuffer, this.prompt ? undefined : this.nudge());
+  }
+
+  /** Acknowledge something when the function returned is called, or soon, unless output has come by then. */
+  private nudge(): () => void {
     const { next } = this.inbox;
     const nudge = () => {
       window.clearTimeout(timer);
       if (this.inbox.next === next) this.acknowledge();
     };
     const timer = window.setTimeout(nudge, UNTAKEN);
-    // Front ends put the whole ArrayBuffer of a view on the wire.
-    this.send({ kind: "input" }, bytes.slice().buffer as ArrayBuffer, nudge);
+    return nudge;
   }
 
   // Kernel's side
