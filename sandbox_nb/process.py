@@ -60,14 +60,13 @@ class RawProcess:
         request = start.request(process.id)
         try:
             await process._begin(request, start.pipes(process.id), open_stream)
-            process._watch()
         except BaseException:
             process.close()
             raise
         return process
 
     async def _begin(self, request: StartRequest, pipes: Mapping[int, str], open_stream: OpenStream) -> None:
-        """Open the pipes and start the process, all at once: the agent waits for streams that come later."""
+        """Open the pipes, start the process and wait for it, all at once: the agent takes them as they come."""
 
         async def open_one(number: int, identity: str) -> None:
             # Kept the moment it is open, so that whoever is cancelled meanwhile closes it.
@@ -82,6 +81,7 @@ class RawProcess:
 
     async def _start(self, request: StartRequest) -> None:
         starting = asyncio.ensure_future(self._service.start(request))
+        self._watch()
         try:
             self.pid = (await asyncio.shield(starting)).pid
         except asyncio.CancelledError:
@@ -93,6 +93,7 @@ class RawProcess:
             raise
 
     def _watch(self) -> None:
+        # Sent right behind Start: later it would interrupt the process that has just begun.
         # The agent forgets a process once its Wait was answered, so the one call is shared by all who wait, and
         # goes on when one of them is cancelled.
         self._waiting = asyncio.ensure_future(self._service.wait(WaitRequest(id=self.id)))

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#define MAX_AWAITING 64
+#define MAX_AWAITING 128
 #define PATIENCE (2 * NS_PER_S)
 
 /* A call that waits, with a copy of its request. */
@@ -18,17 +18,23 @@ struct awaiting {
 	bool goes_on; /* it waits again after having begun anew */
 };
 
+/* In the order in which they came. */
 static struct awaiting *awaiting;
 static unsigned n_awaiting;
 static struct awaiting *beginning;
 
+/* The link that leads to `one`, or with NULL to the end. */
+static struct awaiting **link_to(const struct awaiting *one)
+{
+	struct awaiting **link = &awaiting;
+	while (*link != one)
+		link = &(*link)->next;
+	return link;
+}
+
 static void awaiting_free(struct awaiting *one)
 {
-	for (struct awaiting **link = &awaiting; *link; link = &(*link)->next)
-		if (*link == one) {
-			*link = one->next;
-			break;
-		}
+	*link_to(one) = one->next;
 	n_awaiting--;
 	timer_stop(&one->patience);
 	buffer_free(&one->request);
@@ -88,8 +94,7 @@ static struct awaiting *awaiting_new(struct bytes request)
 		return NULL;
 	}
 	timer_start(&one->patience, PATIENCE, patience_over);
-	one->next = awaiting;
-	awaiting = one;
+	*link_to(NULL) = one;
 	n_awaiting++;
 	return one;
 }
@@ -104,4 +109,10 @@ bool await_stream(struct call *call, struct bytes request)
 	call->context = one;
 	call->dropped = awaiting_dropped;
 	return true;
+}
+
+bool await_process(struct call *call, struct bytes request)
+{
+	unsigned others = n_awaiting - (beginning ? 1 : 0);
+	return others > 0 && await_stream(call, request);
 }

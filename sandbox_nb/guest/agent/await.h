@@ -1,7 +1,8 @@
 /*
- * Calls whose streams are on their way.
+ * Calls that came before what they name.
  *
  * The host sends a call and opens the streams it names at once, which saves it waiting for them; the call may come first.
+ * Behind a Start it sends the Wait, which saves the process from being interrupted by it.
  */
 #ifndef AWAIT_H
 #define AWAIT_H
@@ -13,6 +14,9 @@
  * when it has waited for 2 s, or too many do already.
  */
 bool await_stream(struct call *, struct bytes request);
+
+/* For a call that names a process which is missing: the same, but only while another call waits, which may start it. */
+bool await_process(struct call *, struct bytes request);
 
 /* A stream has come. */
 void await_tell(void);

@@ -1,5 +1,6 @@
 #include "process.h"
 
+#include "await.h"
 #include "cgroup.h"
 #include "events.h"
 #include "oom.h"
@@ -112,15 +113,20 @@ static struct process *find_or_fail(struct call *call, struct bytes id)
 	return process;
 }
 
-/* For the requests that hold an id and nothing else. */
-static struct process *read_process(struct call *call, struct bytes request)
+/* For the requests that hold an id and nothing else; false when the call was failed. */
+static bool read_id(struct call *call, struct bytes request, struct bytes *id)
 {
-	struct bytes id = {0};
 	struct pb_reader in = pb_read(request);
 	for (struct pb_field field; pb_next(&in, &field);)
 		if (field.tag == PB_BYTES(1))
-			id = field.bytes;
-	return call_decoded(call, &in) ? find_or_fail(call, id) : NULL;
+			*id = field.bytes;
+	return call_decoded(call, &in);
+}
+
+static struct process *read_process(struct call *call, struct bytes request)
+{
+	struct bytes id = {0};
+	return read_id(call, request, &id) ? find_or_fail(call, id) : NULL;
 }
 
 static int exit_code(int wait_status)
@@ -157,7 +163,10 @@ static void wait_dropped(struct call *call)
 
 void process_wait(struct call *call, struct bytes request)
 {
-	struct process *process = read_process(call, request);
+	struct bytes id = {0};
+	if (!read_id(call, request, &id) || (!process_find(id) && await_process(call, request)))
+		return;
+	struct process *process = find_or_fail(call, id);
 	if (!process)
 		return;
 	if (!process->running) {

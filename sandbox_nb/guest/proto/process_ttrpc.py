@@ -45,7 +45,8 @@ class ProcessClient:
     ) -> process_pb2.WaitResponse:
         """Call ``Process/Wait``.
 
-        Answers when the process has ended. A process is forgotten once its Wait was answered.
+        Answers when the process has ended. A process is forgotten once its Wait was answered. It may be
+        sent right behind the Start, whose answer need not have come.
         """
         return await self._client.call(
             "sandbox_nb.process.v1.Process",
@@ -160,7 +161,8 @@ class ProcessBase:
     ) -> process_pb2.WaitResponse:
         """Answer ``Process/Wait``.
 
-        Answers when the process has ended. A process is forgotten once its Wait was answered.
+        Answers when the process has ended. A process is forgotten once its Wait was answered. It may be
+        sent right behind the Start, whose answer need not have come.
         """
         raise NotImplementedError
 

@@ -63,8 +63,43 @@ async def test_a_start_waits_for_streams_that_come_behind_it(agent, tools):
     assert (await tools.read_all(first), await tools.read_all(second)) == (b"out\n", b"err\n")
 
 
+async def test_a_wait_may_come_right_behind_the_start_it_is_for(agent):
+    """Also while that waits for its stream; then the two go on together, in their order."""
+    start = pb.StartRequest(id="p", args=[b"sh", b"-c", b"exit 7"], stdout="stream://late")
+    starting = asyncio.create_task(agent.processes.start(start))
+    waiting = asyncio.create_task(agent.wait("p"))
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    assert not waiting.done()
+    sock, _ = await agent.greet(b"late")
+    with sock:
+        assert (await starting).pid > 0
+        assert (await waiting).exit_code == 7
+
+
+async def test_a_wait_behind_a_start_that_fails_fails_too(agent):
+    start = pb.StartRequest(id="p", args=[b"true"], user="nobody-of-this-name", stdout="stream://late")
+    starting = asyncio.create_task(agent.processes.start(start))
+    waiting = asyncio.create_task(agent.wait("p"))
+    await asyncio.sleep(0.05)
+    sock, _ = await agent.greet(b"late")
+    with sock, pytest.raises(StatusError, match="nobody-of-this-name"):
+        await starting
+    with pytest.raises(StatusError, match="no process 'p'") as caught:
+        await waiting
+    assert caught.value.code == Code.NOT_FOUND
+
+
+async def test_a_wait_for_what_no_start_names_waits_no_longer_than_a_start(agent):
+    starting = asyncio.create_task(agent.start("true", stdout="stream://never"))
+    with pytest.raises(StatusError, match="no process 'other'"):
+        await agent.wait("other")
+    with pytest.raises(StatusError, match="never"):
+        await starting
+
+
 async def test_starts_that_wait_for_streams_are_bounded_and_end_with_their_connection(agent):
-    calls = [asyncio.create_task(agent.start("true", stdout=f"stream://never-{n}")) for n in range(100)]
+    calls = [asyncio.create_task(agent.start("true", stdout=f"stream://never-{n}")) for n in range(200)]
     for ended in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(ended, StatusError)
         assert ended.code == Code.NOT_FOUND
