@@ -30,8 +30,9 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 def _load_jupyter_server_extension(server: Any) -> None:
     """Change the connections made from now on, and tell pages (frontend/src/server.ts)."""
     settings = server.web_app.settings
-    settings[CONNECTION] = prompt(settings[CONNECTION])
-    settings.setdefault(PAGE, {})["sandboxNbPrompt"] = True
+    if CONNECTION in settings:  # old servers have no choice
+        settings[CONNECTION] = prompt(settings[CONNECTION])
+        settings.setdefault(PAGE, {})["sandboxNbPrompt"] = True
 
 
 def prompt(connection: type[Any]) -> type[Any]:
