@@ -53,7 +53,7 @@ def test_options_of_machine_and_command():
         *("run", "--cpus", "2", "--memory", "300", "--env", "A=b", "--cwd", "/tmp", "--user", "nobody", "--"),
         *("sh", "-c", "nproc; echo $A; pwd; id -un"),
     )
-    assert done.stdout.split() == [b"2", b"b", b"/tmp", b"nobody"]
+    assert done.stdout.split() == [b"2", b"b", b"/tmp", b"nobody"], done.stderr
 
 
 def test_devices_and_options_from_a_file(tmp_path):
