@@ -43,6 +43,4 @@ def prompt(connection: type[Any]) -> type[Any]:
             self.websocket_handler.set_nodelay(True)
             return await super().connect()
 
-    # Configuration and log know the class by its name.
-    Prompt.__name__ = connection.__name__
     return Prompt
