@@ -231,22 +231,28 @@ class Bridge:
                     gathered.setdefault(stream, []).extend(payload)
                     size += header.len
                 else:
-                    self._deliver(stream, gathered)
+                    self._deliver(gathered, before=stream)
                     self._receive_control(stream, header)
             except ProtocolViolation:
-                self._deliver(stream, gathered)
+                self._deliver(gathered, before=stream)
                 self._reset(stream)
                 continue
             if stream in self._starved and stream.connection.credit.peer_free:
                 del self._starved[stream]
                 self._readable[stream] = None
-        for stream in tuple(gathered):
-            self._deliver(stream, gathered)
+        self._deliver(gathered)
         return size
 
-    def _deliver(self, stream: Stream, gathered: dict[Stream, list[memoryview]]) -> None:
-        if views := gathered.pop(stream, None):
+    def _deliver(self, gathered: dict[Stream, list[memoryview]], *, before: Stream | None = None) -> None:
+        """Write what was gathered, in the order in which streams spoke: errors do not overtake the output before.
+
+        Nothing is written `before` a stream goes on of which nothing was gathered.
+        """
+        if before is not None and before not in gathered:
+            return
+        for stream, views in gathered.items():
             self._forwarded(stream, stream.write(views))
+        gathered.clear()
 
     def _ours(self, header: Header) -> bool:
         """Whether a packet is addressed as this device's guest must; one to another host or type is answered."""

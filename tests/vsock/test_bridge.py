@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
 import socket
 import zlib
 
@@ -528,6 +529,23 @@ class TestFlow:
             rig.guest.kick()
         assert min(shares.values()) > 0
         assert max(shares.values()) < 4 * min(shares.values())
+
+    def test_what_came_first_is_heard_first(self, rig):
+        """A command's errors came before the output they are about, whenever it ended right behind them."""
+        out, err = rig.open(), rig.open()
+        with select.epoll() as ears:
+            for wire in (out, err):
+                ears.register(wire.host, select.EPOLLIN)
+            guest = rig.guest
+            for wire, op in ((out, packet.RW), (err, packet.RW), (err, packet.SHUTDOWN), (out, packet.SHUTDOWN)):
+                payload = b"line" if op == packet.RW else b""
+                flags = SHUTDOWN_BOTH if op == packet.SHUTDOWN else 0
+                header = guest.packet(op, wire.guest_port, wire.host_port, len=len(payload), flags=flags)
+                guest.send(header, payload)
+            guest.kick()
+            rig.settle()
+            # The kernel reports sockets in the order in which they became readable.
+            assert [fd for fd, _ in ears.poll(0)] == [out.host.fileno(), err.host.fileno()]
 
     def test_file_descriptors_sent_along_do_not_lose_the_bytes_behind_them(self, rig):
         wire = rig.open()
