@@ -27,7 +27,8 @@ Command = str | Sequence[str | bytes]
 class Start:
     """What is to be started. ``stdin``, ``stdout`` and ``stderr`` are PIPE, DEVNULL or the id of a stream.
 
-    ``stderr`` may be STDOUT too. ``tty`` is the size of its terminal, (rows, columns), or None for none.
+    ``stderr`` may be STDOUT too. ``tty`` is the size of its terminal, (rows, columns), or None for none. With ``late``
+    no stream is opened for its outputs unless it goes on after it has spoken: what it said comes with its end.
     """
 
     command: Command
@@ -38,6 +39,7 @@ class Start:
     stdout: int | str = PIPE
     stderr: int | str = PIPE
     tty: tuple[int, int] | None = None
+    late: bool = False
 
     def request(self, identity: str) -> StartRequest:
         """The call that starts it under this id. Raises InvalidArgument for what cannot be meant."""
@@ -61,7 +63,7 @@ class Start:
         return request
 
     def pipes(self, identity: str) -> dict[int, str]:
-        """The ids of the streams to open for it, by file descriptor. A terminal is one, under 1."""
+        """The ids of the streams of its pipes, by file descriptor. A terminal is one, under 1."""
         files = enumerate((self.stdin, self.stdout, self.stderr))
         wanted = [number for number, file in files if file == PIPE and (self.tty is None or number == 1)]
         return {number: f"{identity}-{number}" for number in wanted}
@@ -75,7 +77,9 @@ class Start:
                 return streams.name(file)
             if file not in (PIPE, DEVNULL) and not (number == 2 and file == STDOUT):
                 raise InvalidArgument(f"{name}={file!r}: PIPE, DEVNULL or the id of a stream is needed")
-            return streams.name(pipes[number]) if number in pipes else ""
+            if number not in pipes:
+                return ""
+            return streams.late_name(pipes[number]) if self.late and number else streams.name(pipes[number])
 
         stdin, stdout = place(0, "stdin", self.stdin), place(1, "stdout", self.stdout)
         stderr = place(2, "stderr", self.stderr)

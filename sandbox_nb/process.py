@@ -7,8 +7,9 @@ import contextlib
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+from sandbox_nb import streams
 from sandbox_nb.command import Start, describe, window_size
 from sandbox_nb.deadline import check_timeout
 from sandbox_nb.errors import DeadlineExceeded, Explained, InvalidArgument, SandboxError
@@ -22,7 +23,7 @@ from sandbox_nb.guest.proto.process_pb2 import (
     WaitResponse,
 )
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
-from sandbox_nb.streams import OpenStream
+from sandbox_nb.streams import OpenStream, Taker
 from sandbox_nb.together import together
 
 __all__ = ["RawProcess"]
@@ -35,16 +36,29 @@ class RawProcess:
     """A process in the guest with the sockets of its pipes; what AsyncProcess and Process stand on.
 
     ``sockets`` maps 0, 1 and 2 to connected, non-blocking sockets, as far as they are pipes of ours. With a tty
-    there is one, in both directions, under 1.
+    there is one, in both directions, under 1. Those of late outputs are there once they are needed: ``drain`` knows.
     """
 
-    def __init__(self, service: ProcessClient, start: Start, identity: str, explained: Explained) -> None:
+    def __init__(
+        self,
+        service: ProcessClient,
+        open_stream: OpenStream,
+        start: Start,
+        identity: str,
+        explained: Explained,
+    ) -> None:
         self.args = start.command
         self.tty = start.tty is not None
         self.id = identity
         self.pid = 0
+        self.pipes = start.pipes(identity)
         self.sockets: dict[int, socket.socket] = {}
+        self._late = {number: pipe for number, pipe in self.pipes.items() if start.late and number}
+        self._late_said: dict[int, bytes] = {}
+        self._late_settled = asyncio.Event()
+        self._closed = False
         self._service = service
+        self._open_stream = open_stream
         self._explained = explained
         self._waiting: asyncio.Task[WaitResponse] | None = None
 
@@ -56,28 +70,30 @@ class RawProcess:
 
         Later calls are made within ``explained()``, which says why when the machine is gone.
         """
-        process = cls(service, start, f"p-{secrets.token_hex(8)}", explained)
+        process = cls(service, open_stream, start, f"p-{secrets.token_hex(8)}", explained)
         request = start.request(process.id)
         try:
-            await process._begin(request, start.pipes(process.id), open_stream)
+            await process._begin(request)
         except BaseException:
             process.close()
             raise
         return process
 
-    async def _begin(self, request: StartRequest, pipes: Mapping[int, str], open_stream: OpenStream) -> None:
+    async def _begin(self, request: StartRequest) -> None:
         """Open the pipes, start the process and wait for it, all at once: the agent takes them as they come."""
-
-        async def open_one(number: int, identity: str) -> None:
-            # Kept the moment it is open, so that whoever is cancelled meanwhile closes it.
-            self.sockets[number] = await open_stream(identity)
-
+        at_once = [number for number in self.pipes if number not in self._late]
         try:
-            await together(*(open_one(*pipe) for pipe in pipes.items()), self._start(request))
+            await together(*map(self._open, at_once), self._start(request))
         except BaseException:
             if self.pid:
                 await self.kill()
             raise
+
+    async def _open(self, number: int) -> None:
+        # Kept the moment it is open, so that whoever is cancelled meanwhile closes it.
+        self.sockets[number] = await self._open_stream(self.pipes[number])
+        if self._closed:
+            self.close()
 
     async def _start(self, request: StartRequest) -> None:
         starting = asyncio.ensure_future(self._service.start(request))
@@ -96,9 +112,29 @@ class RawProcess:
         # Sent right behind Start: later it would interrupt the process that has just begun.
         # The agent forgets a process once its Wait was answered, so the one call is shared by all who wait, and
         # goes on when one of them is cancelled.
-        self._waiting = asyncio.ensure_future(self._service.wait(WaitRequest(id=self.id)))
+        self._waiting = asyncio.ensure_future(self._see_to_end())
         # A machine that dies with nobody waiting is not an error nobody retrieved.
         self._waiting.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _see_to_end(self) -> WaitResponse:
+        """Wait for its end, opening late outputs when the agent has more to tell of them than fits its answer."""
+        try:
+            answer = await self._service.wait(WaitRequest(id=self.id, or_output=bool(self._late)))
+            self._late_said = {1: answer.stdout, 2: answer.stderr}
+            if answer.unheard:
+                await together(*map(self._open, self._late))
+        finally:
+            self._late_settled.set()
+        return await self._service.wait(WaitRequest(id=self.id)) if answer.running else answer
+
+    async def drain(self, number: int, take: Taker) -> None:
+        """Hand what it writes to file descriptor 1 or 2 to ``take``, to the end."""
+        if number in self._late:
+            await self._late_settled.wait()
+        if number in self.sockets:
+            await streams.drain(self.sockets[number], take)
+        elif (said := self._late_said.get(number)) and (taken := take(said)) is not None:
+            await taken
 
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called once it has ended, or the machine has."""
@@ -169,5 +205,6 @@ class RawProcess:
 
     def close(self) -> None:
         """Close our ends of its pipes. Idempotent."""
+        self._closed = True
         for sock in self.sockets.values():
             sock.close()

@@ -123,11 +123,7 @@ async def communicate(raw: RawProcess, output: Output, *, data: bytes = b"", tim
     ProcessTimedOut, ResourceExhausted for more to keep than MAX_OUTPUT, and what a sink raises.
     """
     feeding = [streams.feed(raw.sockets[0], data)] if 0 in raw.sockets else []
-    draining = [
-        streams.drain(raw.sockets[number], partial(output.take, number))
-        for number in (1, 2)
-        if number in raw.sockets
-    ]
+    draining = [raw.drain(number, partial(output.take, number)) for number in (1, 2) if number in raw.pipes]
     try:
         async with output.within(timeout):
             await together(*feeding, *draining, raw.wait())
@@ -155,6 +151,6 @@ async def run(
         await communicate(raw, output, data=data)
     assert raw.returncode is not None
     # What nobody collected is None, as in subprocess.
-    kept = [output.kept(number) if output.keep and number in raw.sockets else None for number in (1, 2)]
+    kept = [output.kept(number) if output.keep and number in raw.pipes else None for number in (1, 2)]
     shown = [data.decode(errors="replace") if text and data is not None else data for data in kept]
     return Completed(start.command, raw.returncode, *shown, out_of_memory=raw.out_of_memory)

@@ -148,7 +148,7 @@ class AsyncSandbox(BaseSandbox):
         data = None if input is None else guest_data("input", input)
         if stderr not in (PIPE, DEVNULL, STDOUT):
             raise InvalidArgument(f"stderr={stderr!r}: PIPE, DEVNULL or STDOUT is needed")
-        start = Start(command, env, cwd, user, stdin=DEVNULL if data is None else PIPE, stderr=stderr)
+        start = Start(command, env, cwd, user, stdin=DEVNULL if data is None else PIPE, stderr=stderr, late=True)
         output = Output(command, sink=Echo() if stream is True else stream or None, keep=capture_output)
         async with self._life.use():
             completed = await run(

@@ -53,6 +53,11 @@ def name(identity: str) -> str:
     return f"stream://{identity}"
 
 
+def late_name(identity: str) -> str:
+    """How an id is named whose stream may be opened later, or never."""
+    return f"late://{identity}"
+
+
 def hello(identity: str) -> bytes:
     """What the host writes first. Raises InvalidArgument for an id that cannot be one."""
     encoded = identity.encode()

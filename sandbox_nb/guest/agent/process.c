@@ -34,17 +34,22 @@ bool process_room(void)
 	return n_running < MAX_RUNNING;
 }
 
+static void speaks(struct lates *);
+
 struct process *process_new(struct bytes id)
 {
 	struct process *process = calloc(1, sizeof *process);
-	if (process)
-		memcpy(process->id, id.at, MIN(id.len, PROCESS_ID_MAX));
+	if (!process)
+		return NULL;
+	memcpy(process->id, id.at, MIN(id.len, PROCESS_ID_MAX));
+	process->lates.speaks = speaks;
 	return process;
 }
 
 void process_free(struct process *process)
 {
 	relay_detach(&process->input);
+	lates_leave(&process->lates);
 	cgroup_release(process->cgroup);
 	free(process);
 }
@@ -139,45 +144,106 @@ static int end_signal(int wait_status)
 	return WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
 }
 
-static void reply_end(struct call *call, const struct process *process)
+static void put_end(struct buffer *response, const struct process *process)
+{
+	int status = process->wait_status;
+	pb_put_varint(response, 1, (uint64_t)exit_code(status));
+	pb_put_varint(response, 2, (uint64_t)end_signal(status));
+	pb_put_varint(response, 3, WIFSIGNALED(status) && WCOREDUMP(status));
+	pb_put_varint(response, 4, process->out_of_memory);
+}
+
+static void put_outputs(struct buffer *response, struct process *process)
+{
+	struct buffer said[2] = {0};
+	if (!lates_collect(&process->lates, said))
+		pb_put_varint(response, 6, true);
+	for (uint32_t i = 0; i < 2; i++) {
+		pb_put_bytes(response, 7 + i, said[i].at, said[i].len);
+		response->failed |= said[i].failed;
+		buffer_free(&said[i]);
+	}
+}
+
+/* All in the list hear the same. */
+static void reply_to(struct call **calls, const struct buffer *response)
+{
+	for (struct call *call; (call = *calls);) {
+		*calls = call->sibling;
+		call_reply(call, response);
+	}
+}
+
+static void reply_running(struct call **calls)
 {
 	struct buffer response = {0};
-	int status = process->wait_status;
-	pb_put_varint(&response, 1, (uint64_t)exit_code(status));
-	pb_put_varint(&response, 2, (uint64_t)end_signal(status));
-	pb_put_varint(&response, 3, WIFSIGNALED(status) && WCOREDUMP(status));
-	pb_put_varint(&response, 4, process->out_of_memory);
-	call_reply(call, &response);
+	pb_put_varint(&response, 5, true);
+	pb_put_varint(&response, 6, true);
+	reply_to(calls, &response);
 	buffer_free(&response);
+}
+
+static void reply_end(struct process *process)
+{
+	struct buffer response = {0};
+	put_end(&response, process);
+	put_outputs(&response, process);
+	reply_to(&process->waiters, &response);
+	reply_to(&process->listeners, &response);
+	buffer_free(&response);
+	forget_exited(process);
+}
+
+static void speaks(struct lates *lates)
+{
+	reply_running(&CONTAINER_OF(lates, struct process, lates)->listeners);
+}
+
+static bool drop_from(struct call **calls, struct call *call)
+{
+	for (struct call **link = calls; *link; link = &(*link)->sibling)
+		if (*link == call) {
+			*link = call->sibling;
+			return true;
+		}
+	return false;
 }
 
 static void wait_dropped(struct call *call)
 {
 	struct process *process = call->context;
-	for (struct call **link = &process->waiters; *link; link = &(*link)->sibling)
-		if (*link == call) {
-			*link = call->sibling;
-			return;
-		}
+	if (!drop_from(&process->waiters, call))
+		drop_from(&process->listeners, call);
 }
 
 void process_wait(struct call *call, struct bytes request)
 {
 	struct bytes id = {0};
-	if (!read_id(call, request, &id) || (!process_find(id) && await_process(call, request)))
+	uint64_t or_output = 0;
+	struct pb_reader in = pb_read(request);
+	for (struct pb_field field; pb_next(&in, &field);)
+		switch (field.tag) {
+		case PB_BYTES(1):
+			id = field.bytes;
+			break;
+		case PB_VARINT(2):
+			or_output = field.varint;
+			break;
+		}
+	if (!call_decoded(call, &in) || (!process_find(id) && await_process(call, request)))
 		return;
 	struct process *process = find_or_fail(call, id);
 	if (!process)
 		return;
-	if (!process->running) {
-		reply_end(call, process);
-		forget_exited(process);
-		return;
-	}
+	struct call **calls = or_output ? &process->listeners : &process->waiters;
 	call->context = process;
 	call->dropped = wait_dropped;
-	call->sibling = process->waiters;
-	process->waiters = call;
+	call->sibling = *calls;
+	*calls = call;
+	if (!process->running)
+		reply_end(process);
+	else if (lates_wait(&process->lates))
+		reply_running(&process->listeners);
 }
 
 /* Killed is also a shell whose last command was: it tells so by 128 + 9. */
@@ -204,13 +270,8 @@ void process_reaped(pid_t pid, int wait_status)
 	n_running--;
 	n_exited++;
 	events_exited(process->id, process->pid, exit_code(wait_status), end_signal(wait_status));
-	bool told = process->waiters;
-	for (struct call *call; (call = process->waiters);) {
-		process->waiters = call->sibling;
-		reply_end(call, process);
-	}
-	if (told)
-		forget_exited(process);
+	if (process->waiters || process->listeners)
+		reply_end(process);
 	else
 		evict_oldest_exited();
 	cgroup_prepare(); /* while the host reads the answer */

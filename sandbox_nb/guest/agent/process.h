@@ -2,6 +2,7 @@
 #ifndef PROCESS_H
 #define PROCESS_H
 
+#include "late.h"
 #include "relay.h"
 #include "rpc.h"
 
@@ -18,7 +19,9 @@ struct process {
 	bool out_of_memory; /* it, or a process it started */
 	unsigned cgroup;
 	struct relay *input; /* of its standard input or terminal, while that is open */
+	struct lates lates;  /* its outputs that nobody has asked for yet */
 	struct call *waiters;
+	struct call *listeners; /* wait for it to speak, too */
 };
 
 struct process *process_find(struct bytes id);

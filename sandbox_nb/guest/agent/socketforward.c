@@ -110,11 +110,13 @@ static void listener_ready(struct watch *watch, uint32_t events)
 }
 
 /* The host may open the stream before it confirms the connection, or after. */
-static void stream_opened(struct stream *stream, struct bytes id)
+static bool stream_opened(struct stream *stream, struct bytes id)
 {
 	struct pending *pending = pending_find(id);
-	if (pending && pending->confirmed)
-		relay_join(stream_claim(stream), pending_release(pending));
+	if (!pending || !pending->confirmed)
+		return false;
+	relay_join(stream_claim(stream), pending_release(pending));
+	return true;
 }
 
 static void confirm(struct pending *pending)

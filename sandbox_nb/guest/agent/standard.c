@@ -1,5 +1,6 @@
 #include "standard.h"
 
+#include "handshake.h"
 #include "stream.h"
 
 #include <errno.h>
@@ -13,6 +14,7 @@ enum { IN, OUT, ERR };
 /* The agent's ends of what goes with each stream. */
 struct ends {
 	struct stream *streams[3];
+	struct bytes late[3]; /* ids of streams that may come later */
 	int pipes[3]; /* -1: none, or that of another number */
 };
 
@@ -37,18 +39,35 @@ bool stdio_ready(const struct stdio_request *request)
 	return true;
 }
 
-static bool find_streams(struct call *call, const struct stdio_request *request, struct stream *streams[3])
+/* False when the call was failed. */
+static bool find_stream(struct call *call, struct ends *ends, int number, struct bytes name)
 {
 	const char *problem;
-	for (int i = 0; i < 3; i++) {
-		struct bytes name = request->streams[i];
-		streams[i] = name.len ? stream_find(name, &problem) : NULL;
-		if (name.len && !streams[i]) {
-			call_fail(call, STATUS_NOT_FOUND, problem, (int)MIN(name.len, 160), (const char *)name.at);
-			return false;
-		}
+	struct bytes late = number == IN ? (struct bytes){0} : late_id(name);
+	if (late.len > STREAM_ID_MAX) {
+		call_fail(call, STATUS_INVALID_ARGUMENT, "the id of a stream has at most %d bytes", STREAM_ID_MAX);
+		return false;
 	}
-	if (request->tty && (!streams[IN] || streams[IN] != streams[OUT] || streams[ERR])) {
+	if (late.len) {
+		ends->streams[number] = stream_waiting(late);
+		if (!ends->streams[number])
+			ends->late[number] = late;
+		return true;
+	}
+	ends->streams[number] = name.len ? stream_find(name, &problem) : NULL;
+	if (!name.len || ends->streams[number])
+		return true;
+	call_fail(call, STATUS_NOT_FOUND, problem, (int)MIN(name.len, 160), (const char *)name.at);
+	return false;
+}
+
+static bool find_streams(struct call *call, const struct stdio_request *request, struct ends *ends)
+{
+	struct stream **streams = ends->streams;
+	for (int i = 0; i < 3; i++)
+		if (!find_stream(call, ends, i, request->streams[i]))
+			return false;
+	if (request->tty && (!streams[IN] || streams[IN] != streams[OUT] || streams[ERR] || ends->late[ERR].len)) {
 		call_fail(call, STATUS_INVALID_ARGUMENT,
 			  "with a tty, stdin and stdout name the same stream and stderr none");
 		return false;
@@ -68,12 +87,20 @@ static bool open_pipe(struct stdio *stdio, struct ends *ends, int number)
 	return number != IN || fcntl(ours, F_SETFL, O_NONBLOCK) == 0;
 }
 
+static bool errors_go_with_output(const struct ends *ends)
+{
+	struct bytes out = ends->late[OUT], err = ends->late[ERR];
+	if (out.len || err.len)
+		return out.len == err.len && memcmp(out.at, err.at, out.len) == 0;
+	return ends->streams[OUT] == ends->streams[ERR];
+}
+
 static bool open_pipes(struct stdio *stdio, struct ends *ends)
 {
 	for (int i = 0; i < 3; i++) {
-		if (!ends->streams[i])
+		if (!ends->streams[i] && !ends->late[i].len)
 			continue;
-		if (i == ERR && ends->streams[ERR] == ends->streams[OUT])
+		if (i == ERR && errors_go_with_output(ends))
 			stdio->child[ERR] = stdio->child[OUT];
 		else if (!open_pipe(stdio, ends, i))
 			return false;
@@ -142,6 +169,15 @@ static bool start_relays(struct ends *ends, struct relay **handle)
 	return true;
 }
 
+static bool start_lates(struct ends *ends, struct lates *lates)
+{
+	for (int i = OUT; i <= ERR; i++)
+		if (ends->late[i].len && ends->pipes[i] >= 0 &&
+		    !late_start(lates, i - OUT, ends->late[i], take(&ends->pipes[i])))
+			return false;
+	return true;
+}
+
 static int null_device(void)
 {
 	static int fd = -1;
@@ -151,15 +187,15 @@ static int null_device(void)
 }
 
 bool stdio_open(struct stdio *stdio, struct call *call, const struct stdio_request *request, const struct user *user,
-		struct relay **handle)
+		struct relay **handle, struct lates *lates)
 {
 	int null = null_device();
 	struct ends ends = {.pipes = {-1, -1, -1}};
 	*stdio = (struct stdio){.child = {null, null, null}};
-	if (!find_streams(call, request, ends.streams))
+	if (!find_streams(call, request, &ends))
 		return false;
 	bool opened = request->tty ? open_terminal(stdio, &ends, &request->size, user->uid) : open_pipes(stdio, &ends);
-	if (opened && start_relays(&ends, handle))
+	if (opened && start_relays(&ends, handle) && start_lates(&ends, lates))
 		return true;
 	call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s cannot be opened: %s", request->tty ? "a terminal" : "pipes",
 		  opened ? "1024 streams are in use already" : strerror(errno));

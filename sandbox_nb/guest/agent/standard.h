@@ -2,6 +2,7 @@
 #ifndef STANDARD_H
 #define STANDARD_H
 
+#include "late.h"
 #include "relay.h"
 #include "rpc.h"
 #include "user.h"
@@ -9,7 +10,7 @@
 #include <sys/ioctl.h>
 
 struct stdio_request {
-	struct bytes streams[3]; /* "" or "stream://ID" */
+	struct bytes streams[3]; /* "", "stream://ID", or of an output "late://ID" */
 	bool tty;
 	struct winsize size;
 };
@@ -25,10 +26,12 @@ struct stdio {
 bool stdio_ready(const struct stdio_request *);
 
 /*
- * Claims the streams and starts their relays; `handle` is set to the relay of standard input or the terminal. False when
- * the call was failed; streams that were not there to claim leave the others as they are.
+ * Claims the streams and starts their relays; `handle` is set to the relay of standard input or the terminal, `lates` to
+ * the outputs whose stream is not there yet. False when the call was failed; streams that were not there to claim leave the
+ * others as they are.
  */
-bool stdio_open(struct stdio *, struct call *, const struct stdio_request *, const struct user *, struct relay **handle);
+bool stdio_open(struct stdio *, struct call *, const struct stdio_request *, const struct user *, struct relay **handle,
+		struct lates *lates);
 void stdio_close(struct stdio *);
 
 /* Reads WindowSize; false when a side exceeds 65535. */

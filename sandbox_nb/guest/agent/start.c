@@ -136,7 +136,8 @@ static void launch(struct call *call, struct start *start, struct process *proce
 {
 	struct stdio stdio;
 	struct buffer response = {0};
-	if (!stdio_open(&stdio, call, &start->stdio, &start->user, &process->input)) {
+	if (!stdio_open(&stdio, call, &start->stdio, &start->user, &process->input,
+			&process->lates)) {
 		process_free(process);
 		return;
 	}

@@ -30,7 +30,7 @@ struct stream {
 static struct watch listener;
 static struct stream *streams;
 static unsigned waiting, greeting;
-static void (*tell_opened)(struct stream *, struct bytes id);
+static bool (*listeners[2])(struct stream *, struct bytes id);
 
 /*
  * Hashes of the last ids seen, about a thousand: an id is good for one stream, also after that has been claimed or has ended.
@@ -136,8 +136,9 @@ static void finish_handshake(struct stream *stream)
 	stream->id = id;
 	watch_stop(&stream->socket);
 	watch_start(&stream->socket, stream->socket.fd, EPOLLRDHUP, waiting_ready);
-	if (tell_opened)
-		tell_opened(stream, id);
+	for (size_t i = 0; i < ARRAY_SIZE(listeners) && listeners[i]; i++)
+		if (listeners[i](stream, id))
+			return;
 	await_tell();
 }
 
@@ -188,9 +189,12 @@ bool streams_listen(uint32_t port)
 	return fd >= 0 && watch_start(&listener, fd, EPOLLIN, listener_ready);
 }
 
-void streams_tell(void (*opened)(struct stream *, struct bytes id))
+void streams_tell(bool (*opened)(struct stream *, struct bytes id))
 {
-	tell_opened = opened;
+	size_t i = 0;
+	while (listeners[i] && listeners[i] != opened)
+		i++;
+	listeners[i] = opened;
 }
 
 /* The id in "stream://ID"; empty when it is none. */
@@ -202,7 +206,7 @@ static struct bytes id_of(struct bytes reference)
 	return (struct bytes){reference.at + prefix, reference.len - prefix};
 }
 
-static struct stream *find(struct bytes id)
+struct stream *stream_waiting(struct bytes id)
 {
 	for (struct stream *stream = streams; stream; stream = stream->next)
 		if (id.len > 0 && stream->id.len == id.len && memcmp(stream->id.at, id.at, id.len) == 0)
@@ -215,13 +219,13 @@ struct stream *stream_find(struct bytes reference, const char **problem)
 	struct bytes id = id_of(reference);
 	*problem = id.len > 0 ? "%.*s is not there: open a stream when it is used; unclaimed ones close after 30 s"
 			      : "'%.*s' is not the name of a stream: stream://ID is needed";
-	return find(id);
+	return stream_waiting(id);
 }
 
 bool stream_missing(struct bytes reference)
 {
 	struct bytes id = id_of(reference);
-	return id.len > 0 && !find(id);
+	return id.len > 0 && !stream_waiting(id);
 }
 
 int stream_claim(struct stream *stream)

@@ -14,14 +14,17 @@ bool streams_listen(uint32_t port);
 
 struct stream;
 
-/* Who is to hear of each stream, with its id, when it is acknowledged. It may claim it then. */
-void streams_tell(void (*opened)(struct stream *, struct bytes id));
+/* Who is to hear of each stream, with its id, when it is acknowledged: true when it has claimed it. Twice is as once. */
+void streams_tell(bool (*opened)(struct stream *, struct bytes id));
 
 /*
  * The stream named by `reference` ("stream://ID"). NULL with the reason in `problem` when there is none: a text with one
  * %.*s for the reference.
  */
 struct stream *stream_find(struct bytes reference, const char **problem);
+
+/* The stream of an id; NULL when none waits. */
+struct stream *stream_waiting(struct bytes id);
 
 /* Whether it names a stream that is not there, but may come. */
 bool stream_missing(struct bytes reference);

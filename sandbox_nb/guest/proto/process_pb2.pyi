@@ -43,22 +43,32 @@ class StartResponse(_message.Message):
     def __init__(self, pid: _Optional[int] = ...) -> None: ...
 
 class WaitRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "or_output")
     ID_FIELD_NUMBER: _ClassVar[int]
+    OR_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    or_output: bool
+    def __init__(self, id: _Optional[str] = ..., or_output: bool = ...) -> None: ...
 
 class WaitResponse(_message.Message):
-    __slots__ = ("exit_code", "signal", "core_dumped", "out_of_memory")
+    __slots__ = ("exit_code", "signal", "core_dumped", "out_of_memory", "running", "unheard", "stdout", "stderr")
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     CORE_DUMPED_FIELD_NUMBER: _ClassVar[int]
     OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    UNHEARD_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
     exit_code: int
     signal: int
     core_dumped: bool
     out_of_memory: bool
-    def __init__(self, exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., core_dumped: bool = ..., out_of_memory: bool = ...) -> None: ...
+    running: bool
+    unheard: bool
+    stdout: bytes
+    stderr: bytes
+    def __init__(self, exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., core_dumped: bool = ..., out_of_memory: bool = ..., running: bool = ..., unheard: bool = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ...) -> None: ...
 
 class KillRequest(_message.Message):
     __slots__ = ("id", "signal", "all")
