@@ -27,8 +27,9 @@ Command = str | Sequence[str | bytes]
 class Start:
     """What is to be started. ``stdin``, ``stdout`` and ``stderr`` are PIPE, DEVNULL or the id of a stream.
 
-    ``stderr`` may be STDOUT too. ``tty`` is the size of its terminal, (rows, columns), or None for none. With ``late``
-    no stream is opened for its outputs unless it goes on after it has spoken: what it said comes with its end.
+    ``stderr`` may be STDOUT too. ``tty`` is the size of its terminal, (rows, columns), or None for none. With
+    ``late`` no stream is opened for its outputs unless it goes on after it has spoken: what it said comes with its
+    end.
     """
 
     command: Command

@@ -36,7 +36,7 @@ class RawProcess:
     """A process in the guest with the sockets of its pipes; what AsyncProcess and Process stand on.
 
     ``sockets`` maps 0, 1 and 2 to connected, non-blocking sockets, as far as they are pipes of ours. With a tty
-    there is one, in both directions, under 1. Those of late outputs are there once they are needed: ``drain`` knows.
+    there is one, in both directions, under 1. Those of late outputs come when they are needed: ``drain`` waits.
     """
 
     def __init__(

@@ -22,7 +22,8 @@ class Architecture:
 
     ``name`` is what ``uname -m`` says, ``package`` the one of Debian and Ubuntu that has ``qemu``. ``machine`` is
     QEMU's without the memory, ``cpu`` the processor for each accelerator, ``devices`` what is there from the
-    start, ``probe_devices`` what the probe needs to end QEMU.
+    start, ``probe_devices`` what the probe needs to end QEMU. ``one_at_boot`` are the kernel parameters that leave
+    all processors but one to the agent.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Architecture:
     machine: str
     cpu: Mapping[str, str]
     kernel_parameters: str
+    one_at_boot: str = "maxcpus=1"
     devices: tuple[str, ...] = ()
     probe_devices: tuple[str, ...] = ()
 
@@ -44,6 +46,8 @@ X86_64 = Architecture(
     # `rep movsb` is emulated byte by byte: a guest told that it is fast (ERMS, FSRM) copies three times as slowly.
     cpu={"kvm": "host", "tcg": "max,la57=off,erms=off,fsrm=off"},
     kernel_parameters=f"console=ttyS0 {_PARAMETERS} no_timer_check 8250.nr_uarts=1 tsc=reliable",
+    # Else the kernel, believing that no other will come, patches its locks away, and back when one does.
+    one_at_boot="maxcpus=1 noreplace-smp",
     # A new id with every restore: the guest's kernel reseeds its random numbers before anything else runs.
     devices=("vmgenid,guid=auto",),
     probe_devices=("isa-debug-exit,iobase=0x501,iosize=1",),

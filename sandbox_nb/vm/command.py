@@ -70,7 +70,10 @@ def kernel_command_line(spec: Spec) -> str:
     agent = [f"-vsock-rpc-port={RPC_PORT}", f"-vsock-stream-port={STREAM_PORT}", f"-vsock-cid={GUEST_CID}"]
     agent += ["-preload"] if spec.preload else []
     agent += ["-emulated"] if spec.accel == "tcg" else []
-    return f"{spec.arch.kernel_parameters} -- {' '.join(agent)}"
+    kernel = [spec.arch.kernel_parameters]
+    # The kernel patches its code as it boots; an emulated processor that is just there may run the old for ever.
+    kernel += [spec.arch.one_at_boot] if spec.accel == "tcg" and spec.cpu > 1 else []
+    return " ".join([*kernel, "--", *agent])
 
 
 def argv(spec: Spec, fds: Fds, *, incoming: bool = False) -> list[str]:

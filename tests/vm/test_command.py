@@ -53,6 +53,13 @@ def test_folders_can_be_shared_later_through_links_in_an_inherited_folder():
         assert ("readonly=on" in slot) == name.startswith("ro")
 
 
+@pytest.mark.parametrize(("accel", "cpu", "alone"), [("tcg", 2, True), ("tcg", 1, False), ("kvm", 2, False)])
+@pytest.mark.parametrize("arch", [X86_64, AARCH64])
+def test_of_several_emulated_processors_one_boots(arch, accel, cpu, alone):
+    kernel, _, _ = command.kernel_command_line(replace(SPEC, arch=arch, accel=accel, cpu=cpu)).partition(" -- ")
+    assert ("maxcpus=1" in kernel.split()) is alone
+
+
 def test_the_sandbox_of_qemu_is_on():
     (sandbox,) = values(command.argv(SPEC, FDS), "-sandbox")
     assert sandbox == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -90,6 +91,20 @@ void boot_emulated(void)
 	text_write("/sys/kernel/debug/fault_around_bytes", FAULT_AROUND);
 	text_write("/sys/kernel/debug/sched/wakeup_granularity_ns", KEEP_RUNNING);
 	umount(folder);
+}
+
+/*
+ * QEMU runs translations of the guest's code. When the kernel replaces an instruction, for the meantime by a breakpoint, a
+ * processor that is just there may be left with the translation of the breakpoint and hit it for ever (QEMU 7.2: one start in
+ * fifty on a busy host). While it boots Linux replaces many, so it is told to boot with one processor, and the others come now.
+ */
+void boot_processors(void)
+{
+	char online[64];
+	unsigned number = 1;
+	do
+		snprintf(online, sizeof online, "/sys/devices/system/cpu/cpu%u/online", number++);
+	while (text_write(online, "1"));
 }
 
 void boot_loopback(void)

@@ -6,7 +6,8 @@ void boot_mounts(void);
 void boot_limits(void);
 void boot_loopback(void);
 
-/* To be called where the processor is emulated. */
+/* To be called where the processor is emulated; the second when all modules that are loaded by the agent are there. */
 void boot_emulated(void);
+void boot_processors(void);
 
 #endif

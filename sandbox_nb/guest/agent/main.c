@@ -116,6 +116,8 @@ static void start_machine(const struct options *options)
 		cgroup_init(options->cgroup);
 		uevent_replay();
 	}
+	if (options->emulated)
+		boot_processors();
 }
 
 int main(int argc, char **argv)
