@@ -7,7 +7,8 @@ import contextlib
 import secrets
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from sandbox_nb import streams
 from sandbox_nb.command import Start, describe, window_size
@@ -17,13 +18,14 @@ from sandbox_nb.guest.proto.process_pb2 import (
     CloseIORequest,
     KillRequest,
     PidsRequest,
+    Piece,
     ResizePtyRequest,
     StartRequest,
     WaitRequest,
     WaitResponse,
 )
 from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
-from sandbox_nb.streams import OpenStream, Taker
+from sandbox_nb.streams import OpenStream
 from sandbox_nb.together import together
 
 __all__ = ["RawProcess"]
@@ -36,7 +38,7 @@ class RawProcess:
     """A process in the guest with the sockets of its pipes; what AsyncProcess and Process stand on.
 
     ``sockets`` maps 0, 1 and 2 to connected, non-blocking sockets, as far as they are pipes of ours. With a tty
-    there is one, in both directions, under 1. Those of late outputs come when they are needed: ``drain`` waits.
+    there is one, in both directions, under 1. Those of late outputs come when they are needed: ``hear`` waits.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class RawProcess:
         self.pipes = start.pipes(identity)
         self.sockets: dict[int, socket.socket] = {}
         self._late = {number: pipe for number, pipe in self.pipes.items() if start.late and number}
-        self._late_said: dict[int, bytes] = {}
+        self._late_said: Sequence[Piece] = ()
         self._late_settled = asyncio.Event()
         self._closed = False
         self._service = service
@@ -117,24 +119,27 @@ class RawProcess:
         self._waiting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _see_to_end(self) -> WaitResponse:
-        """Wait for its end, opening late outputs when the agent has more to tell of them than fits its answer."""
+        """Wait for its end; streams of late outputs are opened when it has spoken and goes on."""
         try:
             answer = await self._service.wait(WaitRequest(id=self.id, or_output=bool(self._late)))
-            self._late_said = {1: answer.stdout, 2: answer.stderr}
-            if answer.unheard:
-                await together(*map(self._open, self._late))
+            self._late_said = answer.said
+            await together(*(self._open(number) for number in self._late if answer.unheard & number))
         finally:
             self._late_settled.set()
         return await self._service.wait(WaitRequest(id=self.id)) if answer.running else answer
 
-    async def drain(self, number: int, take: Taker) -> None:
-        """Hand what it writes to file descriptor 1 or 2 to ``take``, to the end."""
-        if number in self._late:
+    async def hear(self, take: Callable[[int, bytes], Awaitable[None] | None]) -> None:
+        """Hand what it writes to ``take`` as it comes, with the file descriptor (1, 2), to the end.
+
+        What that returns, unless None, is awaited before more is read of that descriptor.
+        """
+        if self._late:
             await self._late_settled.wait()
-        if number in self.sockets:
-            await streams.drain(self.sockets[number], take)
-        elif (said := self._late_said.get(number)) and (taken := take(said)) is not None:
-            await taken
+        for piece in self._late_said:
+            if (taken := take(piece.output, piece.data)) is not None:
+                await taken
+        outputs = [number for number in (1, 2) if number in self.sockets]
+        await together(*(streams.drain(self.sockets[number], partial(take, number)) for number in outputs))
 
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called once it has ended, or the machine has."""

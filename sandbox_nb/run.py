@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Any, TypedDict, TypeVar
 
 from sandbox_nb import streams
@@ -123,10 +122,9 @@ async def communicate(raw: RawProcess, output: Output, *, data: bytes = b"", tim
     ProcessTimedOut, ResourceExhausted for more to keep than MAX_OUTPUT, and what a sink raises.
     """
     feeding = [streams.feed(raw.sockets[0], data)] if 0 in raw.sockets else []
-    draining = [raw.drain(number, partial(output.take, number)) for number in (1, 2) if number in raw.pipes]
     try:
         async with output.within(timeout):
-            await together(*feeding, *draining, raw.wait())
+            await together(*feeding, raw.hear(output.take), raw.wait())
     finally:
         if raw.returncode is None:
             await asyncio.shield(raw.kill())

@@ -1,24 +1,26 @@
 #include "late.h"
 
+#include "pb.h"
 #include "relay.h"
 #include "stream.h"
 
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define SCHEME "late://"
 #define MAX_LATE 1024
-#define MAX_COLLECTED (256 * 1024) /* a pipe of Linux's usual size holds 64 KiB */
+#define PIECE_SIZE (64 * 1024)   /* what a pipe holds */
+#define MAX_SAID (64 * 1024)     /* of one process, after which its pipes fill */
+#define MAX_FINISH (256 * 1024)  /* and with what they hold at its end */
 #define PATIENCE (20 * NS_PER_MS)
 #define EXPIRY (30 * NS_PER_S)
 
 struct late {
 	struct late *next;
-	struct late **owner; /* where its process knows it; NULL once that is forgotten */
-	struct lates *all;   /* of its process */
+	struct lates *all; /* of its process; NULL once that is forgotten */
+	int number;
 	struct watch pipe;
 	struct timer expiry;
 	size_t id_len;
@@ -46,8 +48,8 @@ static int late_release(struct late *late)
 			break;
 		}
 	n_unheard--;
-	if (late->owner)
-		*late->owner = NULL;
+	if (late->all)
+		late->all->outputs[late->number] = NULL;
 	watch_stop(&late->pipe);
 	timer_stop(&late->expiry);
 	free(late);
@@ -69,47 +71,66 @@ static bool stream_opened(struct stream *stream, struct bytes id)
 	return false;
 }
 
-static void look(struct timer *);
+/* A Piece of WaitResponse.said. */
+static void put_piece(struct buffer *said, int number, const uint8_t *data, size_t len)
+{
+	struct buffer message = {0};
+	pb_put_varint(&message, 1, (uint64_t)number + 1);
+	pb_put_bytes(&message, 2, data, len);
+	pb_put_message(said, 7, &message);
+	said->failed |= message.failed;
+	buffer_free(&message);
+}
 
-/* The process has spoken, or will not any more. */
+/* One piece of what was said; at its end the output is gone. To be called when there is something, or nobody to add to it. */
+static bool hear(struct late *late)
+{
+	static uint8_t piece[PIECE_SIZE];
+	ssize_t n = read(late->pipe.fd, piece, sizeof piece);
+	if (n > 0)
+		put_piece(&late->all->said, late->number, piece, (size_t)n);
+	else
+		close(late_release(late));
+	return n > 0;
+}
+
+static void watch_for(struct lates *all, uint32_t events)
+{
+	for (int i = 0; i < 2; i++)
+		if (all->outputs[i])
+			watch_set(&all->outputs[i]->pipe, events);
+}
+
+static void patience_over(struct timer *timer)
+{
+	struct lates *all = CONTAINER_OF(timer, struct lates, patience);
+	all->overdue = true;
+	all->speaks(all);
+}
+
 static void pipe_ready(struct watch *watch, uint32_t events)
 {
 	struct late *late = CONTAINER_OF(watch, struct late, pipe);
-	watch_set(watch, 0);
-	if (events & EPOLLIN)
-		timer_start(&late->all->patience, PATIENCE, look);
-}
-
-/*
- * Only now, that the process is none of the quick ones, its pipes are watched: each of theirs would else wake the agent once
- * more by its end.
- */
-static void look(struct timer *timer)
-{
-	struct lates *all = CONTAINER_OF(timer, struct lates, patience);
-	for (int i = 0; i < 2; i++) {
-		struct pollfd pipe = {.fd = all->outputs[i] ? all->outputs[i]->pipe.fd : -1, .events = POLLIN};
-		if (poll(&pipe, 1, 0) > 0 && pipe.revents & POLLIN) {
-			all->spoke = true;
-			all->speaks(all);
-			return;
-		}
-	}
-	for (int i = 0; i < 2; i++)
-		if (all->outputs[i])
-			watch_set(&all->outputs[i]->pipe, EPOLLIN);
+	struct lates *all = late->all;
+	(void)events;
+	if (!hear(late))
+		return;
+	if (all->said.len >= MAX_SAID)
+		watch_for(all, 0);
+	if (!all->overdue && !all->patience.fire)
+		timer_start(&all->patience, PATIENCE, patience_over);
 }
 
 bool late_start(struct lates *all, int number, struct bytes id, int pipe)
 {
 	struct late *late = n_unheard < MAX_LATE ? calloc(1, sizeof *late + id.len) : NULL;
-	if (!late) {
+	if (!late || !watch_start(&late->pipe, pipe, EPOLLIN, pipe_ready)) {
+		free(late);
 		close(pipe);
 		return false;
 	}
-	late->owner = &all->outputs[number];
 	late->all = all;
-	late->pipe = (struct watch){.fd = pipe, .ready = pipe_ready};
+	late->number = number;
 	late->id_len = id.len;
 	memcpy(late->id, id.at, id.len);
 	late->next = unheard;
@@ -117,69 +138,64 @@ bool late_start(struct lates *all, int number, struct bytes id, int pipe)
 	n_unheard++;
 	all->outputs[number] = late;
 	streams_tell(stream_opened);
-	if (!all->patience.fire)
-		timer_start(&all->patience, PATIENCE, look);
 	return true;
 }
 
 bool lates_wait(const struct lates *all)
 {
-	return all->spoke && (all->outputs[0] || all->outputs[1]);
+	return all->overdue && all->said.len > 0;
 }
 
-/* How much waits in a pipe that nobody can write to any more; -1 when somebody can. */
-static int final_size(int fd)
+static void tell(struct lates *all, struct buffer *response)
 {
-	struct pollfd pipe = {.fd = fd, .events = POLLIN};
-	int size = 0;
-	if (poll(&pipe, 1, 0) < 0 || !(pipe.revents & POLLHUP))
-		return -1;
-	return pipe.revents & POLLIN && ioctl(fd, FIONREAD, &size) < 0 ? -1 : size;
+	pb_put_varint(response, 6, (all->outputs[0] ? 1 : 0) | (all->outputs[1] ? 2 : 0));
+	buffer_append(response, all->said.at, all->said.len);
+	response->failed |= all->said.failed;
+	buffer_free(&all->said);
 }
 
-static bool read_all(int fd, int size, struct buffer *said)
+void lates_tell(struct lates *all, struct buffer *response)
 {
-	uint8_t piece[4096];
-	while (size > 0) {
-		ssize_t n = read(fd, piece, MIN((size_t)size, sizeof piece));
-		if (n <= 0)
-			return false;
-		buffer_append(said, piece, (size_t)n);
-		size -= (int)n;
-	}
-	return !said->failed;
+	all->told = true;
+	watch_for(all, 0);
+	tell(all, response);
 }
 
-bool lates_collect(struct lates *all, struct buffer said[2])
+/* POLLIN: there is something in the pipe; POLLHUP: and nobody to add to it. */
+static short state(const struct late *late)
 {
-	int sizes[2] = {0};
-	for (int i = 0; i < 2; i++)
-		if (all->outputs[i]) {
-			sizes[i] = final_size(all->outputs[i]->pipe.fd);
-			if (sizes[i] < 0 || sizes[i] > MAX_COLLECTED)
-				return false;
-		}
-	for (int i = 0; i < 2; i++)
-		if (all->outputs[i]) {
-			int fd = late_release(all->outputs[i]);
-			said[i].failed |= !read_all(fd, sizes[i], &said[i]);
-			close(fd);
-		}
-	return true;
+	struct pollfd pipe = {.fd = late->pipe.fd, .events = POLLIN};
+	return poll(&pipe, 1, 0) > 0 ? pipe.revents : 0;
+}
+
+/* Whether an output can be heard to its end, or a step further. */
+static bool can_finish(const struct lates *all, const struct late *late)
+{
+	short pipe = state(late);
+	return pipe & POLLHUP && (!(pipe & POLLIN) || all->said.len < MAX_FINISH);
+}
+
+void lates_finish(struct lates *all, struct buffer *response)
+{
+	for (int i = 0; i < 2 && !all->told; i++)
+		while (all->outputs[i] && can_finish(all, all->outputs[i]))
+			hear(all->outputs[i]);
+	tell(all, response);
 }
 
 void lates_leave(struct lates *all)
 {
 	timer_stop(&all->patience);
+	buffer_free(&all->said);
 	for (int i = 0; i < 2; i++) {
 		struct late *late = all->outputs[i];
 		if (!late)
 			continue;
-		if (final_size(late->pipe.fd) == 0) {
+		if (state(late) == POLLHUP) {
 			close(late_release(late));
 			continue;
 		}
-		late->owner = NULL;
+		late->all = NULL;
 		watch_stop(&late->pipe);
 		timer_start(&late->expiry, EXPIRY, late_expired);
 	}

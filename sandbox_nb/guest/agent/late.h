@@ -1,8 +1,9 @@
 /*
- * Outputs of a process that the host opens streams for only when there is something to hear.
+ * Outputs of a process that the host opens streams for only when there is much to hear.
  *
- * Most commands say little and end: what they said has waited in its pipes, goes with the answer to Wait, and no stream was
- * opened for it. When a process goes on for 20 ms after it has spoken, the host is told, opens the streams, and hears all.
+ * Most commands say little and end: what they said goes with the answer to Wait, in the order in which it came, and no stream
+ * is opened for it. When a process goes on for 20 ms after it has spoken, the host is told what it said until then, opens
+ * the streams, and hears the rest there.
  */
 #ifndef LATE_H
 #define LATE_H
@@ -12,11 +13,13 @@
 
 struct late;
 
-/* Those of one process. A stream that comes takes its output over, from its first byte. */
+/* Those of one process. */
 struct lates {
-	struct late *outputs[2]; /* standard output and error; NULL: none, or taken over */
+	struct late *outputs[2]; /* standard output and error; NULL: none, ended, or taken over by its stream */
+	struct buffer said;      /* and not told yet: WaitResponse.said */
 	struct timer patience;
-	bool spoke; /* and the process went on */
+	bool overdue; /* it spoke and went on */
+	bool told;    /* so the host was, and what is in the pipes is for its streams */
 	void (*speaks)(struct lates *);
 };
 
@@ -26,16 +29,16 @@ struct bytes late_id(struct bytes reference);
 /* Output `number`, 0 or 1, comes from `pipe`, which is taken whatever happens. False when there is no memory or no room. */
 bool late_start(struct lates *, int number, struct bytes id, int pipe);
 
-/* Whether what the process has said waits to be heard. */
+/* Whether the host is to be told of what was said though the process goes on. */
 bool lates_wait(const struct lates *);
 
-/*
- * All that was said, and its end; false, with nothing read, when somebody the process has started may still say more, or
- * it is too much for a message.
- */
-bool lates_collect(struct lates *, struct buffer said[2]);
+/* Adds to the answer of a process that goes on what it said, and which streams are to be opened for what it will say. */
+void lates_tell(struct lates *, struct buffer *response);
 
-/* The process is forgotten. What was not collected waits 30 s for its stream. */
+/* The same for one that has ended: what is in its pipes is all, unless others hold them too or it is too much. */
+void lates_finish(struct lates *, struct buffer *response);
+
+/* The process is forgotten. Outputs that have not ended wait 30 s for their streams. */
 void lates_leave(struct lates *);
 
 #endif

@@ -153,18 +153,6 @@ static void put_end(struct buffer *response, const struct process *process)
 	pb_put_varint(response, 4, process->out_of_memory);
 }
 
-static void put_outputs(struct buffer *response, struct process *process)
-{
-	struct buffer said[2] = {0};
-	if (!lates_collect(&process->lates, said))
-		pb_put_varint(response, 6, true);
-	for (uint32_t i = 0; i < 2; i++) {
-		pb_put_bytes(response, 7 + i, said[i].at, said[i].len);
-		response->failed |= said[i].failed;
-		buffer_free(&said[i]);
-	}
-}
-
 /* All in the list hear the same. */
 static void reply_to(struct call **calls, const struct buffer *response)
 {
@@ -174,12 +162,12 @@ static void reply_to(struct call **calls, const struct buffer *response)
 	}
 }
 
-static void reply_running(struct call **calls)
+static void reply_running(struct process *process)
 {
 	struct buffer response = {0};
 	pb_put_varint(&response, 5, true);
-	pb_put_varint(&response, 6, true);
-	reply_to(calls, &response);
+	lates_tell(&process->lates, &response);
+	reply_to(&process->listeners, &response);
 	buffer_free(&response);
 }
 
@@ -187,7 +175,7 @@ static void reply_end(struct process *process)
 {
 	struct buffer response = {0};
 	put_end(&response, process);
-	put_outputs(&response, process);
+	lates_finish(&process->lates, &response);
 	reply_to(&process->waiters, &response);
 	reply_to(&process->listeners, &response);
 	buffer_free(&response);
@@ -196,7 +184,9 @@ static void reply_end(struct process *process)
 
 static void speaks(struct lates *lates)
 {
-	reply_running(&CONTAINER_OF(lates, struct process, lates)->listeners);
+	struct process *process = CONTAINER_OF(lates, struct process, lates);
+	if (process->listeners)
+		reply_running(process);
 }
 
 static bool drop_from(struct call **calls, struct call *call)
@@ -242,8 +232,8 @@ void process_wait(struct call *call, struct bytes request)
 	*calls = call;
 	if (!process->running)
 		reply_end(process);
-	else if (lates_wait(&process->lates))
-		reply_running(&process->listeners);
+	else if (or_output && lates_wait(&process->lates))
+		reply_running(process);
 }
 
 /* Killed is also a shell whose last command was: it tells so by 128 + 9. */

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sandbox_nb/guest/proto/process.proto\x12\x15sandbox_nb.process.v1\x1a\x1bgoogle/protobuf/empty.proto\"\xaf\x01\n\x0cStartRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\x0c\x12\x0b\n\x03\x65nv\x18\x03 \x03(\x0c\x12\x0b\n\x03\x63wd\x18\x04 \x01(\x0c\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\r\n\x05stdin\x18\x06 \x01(\t\x12\x0e\n\x06stdout\x18\x07 \x01(\t\x12\x0e\n\x06stderr\x18\x08 \x01(\t\x12.\n\x03tty\x18\t \x01(\x0b\x32!.sandbox_nb.process.v1.WindowSize\"+\n\nWindowSize\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\"\x1c\n\rStartResponse\x12\x0b\n\x03pid\x18\x01 \x01(\r\",\n\x0bWaitRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tor_output\x18\x02 \x01(\x08\"\x9f\x01\n\x0cWaitResponse\x12\x11\n\texit_code\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x13\n\x0b\x63ore_dumped\x18\x03 \x01(\x08\x12\x15\n\rout_of_memory\x18\x04 \x01(\x08\x12\x0f\n\x07running\x18\x05 \x01(\x08\x12\x0f\n\x07unheard\x18\x06 \x01(\x08\x12\x0e\n\x06stdout\x18\x07 \x01(\x0c\x12\x0e\n\x06stderr\x18\x08 \x01(\x0c\"6\n\x0bKillRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"O\n\x10ResizePtyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x04size\x18\x02 \x01(\x0b\x32!.sandbox_nb.process.v1.WindowSize\"\x1c\n\x0e\x43loseIORequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x19\n\x0bPidsRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1c\n\x0cPidsResponse\x12\x0c\n\x04pids\x18\x01 \x03(\r2\xdb\x03\n\x07Process\x12R\n\x05Start\x12#.sandbox_nb.process.v1.StartRequest\x1a$.sandbox_nb.process.v1.StartResponse\x12O\n\x04Wait\x12\".sandbox_nb.process.v1.WaitRequest\x1a#.sandbox_nb.process.v1.WaitResponse\x12\x42\n\x04Kill\x12\".sandbox_nb.process.v1.KillRequest\x1a\x16.google.protobuf.Empty\x12L\n\tResizePty\x12\'.sandbox_nb.process.v1.ResizePtyRequest\x1a\x16.google.protobuf.Empty\x12H\n\x07\x43loseIO\x12%.sandbox_nb.process.v1.CloseIORequest\x1a\x16.google.protobuf.Empty\x12O\n\x04Pids\x12\".sandbox_nb.process.v1.PidsRequest\x1a#.sandbox_nb.process.v1.PidsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$sandbox_nb/guest/proto/process.proto\x12\x15sandbox_nb.process.v1\x1a\x1bgoogle/protobuf/empty.proto\"\xaf\x01\n\x0cStartRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\x0c\x12\x0b\n\x03\x65nv\x18\x03 \x03(\x0c\x12\x0b\n\x03\x63wd\x18\x04 \x01(\x0c\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\r\n\x05stdin\x18\x06 \x01(\t\x12\x0e\n\x06stdout\x18\x07 \x01(\t\x12\x0e\n\x06stderr\x18\x08 \x01(\t\x12.\n\x03tty\x18\t \x01(\x0b\x32!.sandbox_nb.process.v1.WindowSize\"+\n\nWindowSize\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\"\x1c\n\rStartResponse\x12\x0b\n\x03pid\x18\x01 \x01(\r\",\n\x0bWaitRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tor_output\x18\x02 \x01(\x08\"\xab\x01\n\x0cWaitResponse\x12\x11\n\texit_code\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x13\n\x0b\x63ore_dumped\x18\x03 \x01(\x08\x12\x15\n\rout_of_memory\x18\x04 \x01(\x08\x12\x0f\n\x07running\x18\x05 \x01(\x08\x12\x0f\n\x07unheard\x18\x06 \x01(\r\x12*\n\x04said\x18\x07 \x03(\x0b\x32\x1c.sandbox_nb.process.v1.Piece\"%\n\x05Piece\x12\x0e\n\x06output\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"6\n\x0bKillRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"O\n\x10ResizePtyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x04size\x18\x02 \x01(\x0b\x32!.sandbox_nb.process.v1.WindowSize\"\x1c\n\x0e\x43loseIORequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x19\n\x0bPidsRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1c\n\x0cPidsResponse\x12\x0c\n\x04pids\x18\x01 \x03(\r2\xdb\x03\n\x07Process\x12R\n\x05Start\x12#.sandbox_nb.process.v1.StartRequest\x1a$.sandbox_nb.process.v1.StartResponse\x12O\n\x04Wait\x12\".sandbox_nb.process.v1.WaitRequest\x1a#.sandbox_nb.process.v1.WaitResponse\x12\x42\n\x04Kill\x12\".sandbox_nb.process.v1.KillRequest\x1a\x16.google.protobuf.Empty\x12L\n\tResizePty\x12\'.sandbox_nb.process.v1.ResizePtyRequest\x1a\x16.google.protobuf.Empty\x12H\n\x07\x43loseIO\x12%.sandbox_nb.process.v1.CloseIORequest\x1a\x16.google.protobuf.Empty\x12O\n\x04Pids\x12\".sandbox_nb.process.v1.PidsRequest\x1a#.sandbox_nb.process.v1.PidsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -31,17 +31,19 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_WAITREQUEST']._serialized_start=345
   _globals['_WAITREQUEST']._serialized_end=389
   _globals['_WAITRESPONSE']._serialized_start=392
-  _globals['_WAITRESPONSE']._serialized_end=551
-  _globals['_KILLREQUEST']._serialized_start=553
-  _globals['_KILLREQUEST']._serialized_end=607
-  _globals['_RESIZEPTYREQUEST']._serialized_start=609
-  _globals['_RESIZEPTYREQUEST']._serialized_end=688
-  _globals['_CLOSEIOREQUEST']._serialized_start=690
-  _globals['_CLOSEIOREQUEST']._serialized_end=718
-  _globals['_PIDSREQUEST']._serialized_start=720
-  _globals['_PIDSREQUEST']._serialized_end=745
-  _globals['_PIDSRESPONSE']._serialized_start=747
-  _globals['_PIDSRESPONSE']._serialized_end=775
-  _globals['_PROCESS']._serialized_start=778
-  _globals['_PROCESS']._serialized_end=1253
+  _globals['_WAITRESPONSE']._serialized_end=563
+  _globals['_PIECE']._serialized_start=565
+  _globals['_PIECE']._serialized_end=602
+  _globals['_KILLREQUEST']._serialized_start=604
+  _globals['_KILLREQUEST']._serialized_end=658
+  _globals['_RESIZEPTYREQUEST']._serialized_start=660
+  _globals['_RESIZEPTYREQUEST']._serialized_end=739
+  _globals['_CLOSEIOREQUEST']._serialized_start=741
+  _globals['_CLOSEIOREQUEST']._serialized_end=769
+  _globals['_PIDSREQUEST']._serialized_start=771
+  _globals['_PIDSREQUEST']._serialized_end=796
+  _globals['_PIDSRESPONSE']._serialized_start=798
+  _globals['_PIDSRESPONSE']._serialized_end=826
+  _globals['_PROCESS']._serialized_start=829
+  _globals['_PROCESS']._serialized_end=1304
 # @@protoc_insertion_point(module_scope)

@@ -51,24 +51,30 @@ class WaitRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., or_output: bool = ...) -> None: ...
 
 class WaitResponse(_message.Message):
-    __slots__ = ("exit_code", "signal", "core_dumped", "out_of_memory", "running", "unheard", "stdout", "stderr")
+    __slots__ = ("exit_code", "signal", "core_dumped", "out_of_memory", "running", "unheard", "said")
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     CORE_DUMPED_FIELD_NUMBER: _ClassVar[int]
     OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     UNHEARD_FIELD_NUMBER: _ClassVar[int]
-    STDOUT_FIELD_NUMBER: _ClassVar[int]
-    STDERR_FIELD_NUMBER: _ClassVar[int]
+    SAID_FIELD_NUMBER: _ClassVar[int]
     exit_code: int
     signal: int
     core_dumped: bool
     out_of_memory: bool
     running: bool
-    unheard: bool
-    stdout: bytes
-    stderr: bytes
-    def __init__(self, exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., core_dumped: bool = ..., out_of_memory: bool = ..., running: bool = ..., unheard: bool = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ...) -> None: ...
+    unheard: int
+    said: _containers.RepeatedCompositeFieldContainer[Piece]
+    def __init__(self, exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., core_dumped: bool = ..., out_of_memory: bool = ..., running: bool = ..., unheard: _Optional[int] = ..., said: _Optional[_Iterable[_Union[Piece, _Mapping[str, object]]]] = ...) -> None: ...
+
+class Piece(_message.Message):
+    __slots__ = ("output", "data")
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    output: int
+    data: bytes
+    def __init__(self, output: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class KillRequest(_message.Message):
     __slots__ = ("id", "signal", "all")
