@@ -13,7 +13,7 @@ from functools import partial
 from sandbox_nb import streams
 from sandbox_nb.command import Start, describe, window_size
 from sandbox_nb.deadline import check_timeout
-from sandbox_nb.errors import DeadlineExceeded, Explained, InvalidArgument, SandboxError
+from sandbox_nb.errors import DeadlineExceeded, Explained, InvalidArgument, ProtocolError, SandboxError
 from sandbox_nb.guest.proto.process_pb2 import (
     CloseIORequest,
     KillRequest,
@@ -55,7 +55,7 @@ class RawProcess:
         self.pid = 0
         self.pipes = start.pipes(identity)
         self.sockets: dict[int, socket.socket] = {}
-        self._late = {number: pipe for number, pipe in self.pipes.items() if start.late and number}
+        self._late = [number for number in self.pipes if start.late and number]
         self._late_said: Sequence[Piece] = ()
         self._late_settled = asyncio.Event()
         self._closed = False
@@ -122,11 +122,17 @@ class RawProcess:
         """Wait for its end; streams of late outputs are opened when it has spoken and goes on."""
         try:
             answer = await self._service.wait(WaitRequest(id=self.id, or_output=bool(self._late)))
-            self._late_said = answer.said
+            self._late_said = self._checked(answer.said)
             await together(*(self._open(number) for number in self._late if answer.unheard & number))
         finally:
             self._late_settled.set()
         return await self._service.wait(WaitRequest(id=self.id)) if answer.running else answer
+
+    def _checked(self, said: Sequence[Piece]) -> Sequence[Piece]:
+        for piece in said:
+            if piece.output not in self._late:
+                raise ProtocolError(f"the guest told of output {piece.output} of a command that has no such")
+        return said
 
     async def hear(self, take: Callable[[int, bytes], Awaitable[None] | None]) -> None:
         """Hand what it writes to ``take`` as it comes, with the file descriptor (1, 2), to the end.

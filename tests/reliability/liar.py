@@ -18,7 +18,7 @@ from sandbox_nb.hardware import Hardware
 from sandbox_nb.launch import Running
 from sandbox_nb.ttrpc import Client
 from sandbox_nb.ttrpc.frames import DATA, REQUEST, RESPONSE
-from sandbox_nb.ttrpc.proto.envelope_pb2 import Response
+from sandbox_nb.ttrpc.proto.envelope_pb2 import Request, Response
 from sandbox_nb.vm.accel import Accelerator
 
 HEADER = struct.Struct(">IIBB")
@@ -183,13 +183,17 @@ def mutating(seed):
     return agent
 
 
-def agreeing(pid=7):
-    """An agent that says all was done as asked; but it never says that a process has ended."""
+def agreeing(pid=7, speaking=None):
+    """An agent that says all was done as asked; but of a process only that it speaks, or what it is told to."""
+    speaking = speaking or process_pb2.WaitResponse(running=True, unheard=3)
 
     async def agent(reader, writer):
         async for stream, payload in requests(reader):
-            if b"Wait" not in payload:
+            request = Request.FromString(payload)
+            if request.method != "Wait":
                 writer.write(response(stream, process_pb2.StartResponse(pid=pid).SerializeToString()))
+            elif process_pb2.WaitRequest.FromString(request.payload).or_output:
+                writer.write(response(stream, speaking.SerializeToString()))
 
     return agent
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from reliability.liar import AGENTS, STREAMS, VERBS, agreeing, endless, lied_to, tried
-from sandbox_nb import ResourceExhausted, Sandbox, SandboxError, State, process, run
+from sandbox_nb import ProtocolError, ResourceExhausted, Sandbox, SandboxError, State, process, run
 from sandbox_nb.files import service, transfer
+from sandbox_nb.guest.proto import process_pb2
 
 ROOM = 100 << 20
 """Bytes that a liar may cost at the most: inboxes of 16 MiB, buffers of sockets, frames of 4 MiB."""
@@ -101,6 +102,13 @@ async def test_output_without_end_is_ended():
         with pytest.raises(TimeoutError):
             await sandbox.run("yes", stream=take, capture_output=False, timeout=0.5)
         assert seen > 8 << 20, "what is not kept has no limit"
+
+
+async def test_what_an_output_said_that_there_is_not_is_refused():
+    told = process_pb2.WaitResponse(said=[process_pb2.Piece(output=7, data=b"x")])
+    async with lied_to(agreeing(speaking=told)) as sandbox:
+        with pytest.raises(ProtocolError, match="told of output 7"):
+            await sandbox.run("true")
 
 
 async def test_a_list_without_end_is_ended():

@@ -95,8 +95,8 @@ void boot_emulated(void)
 
 /*
  * QEMU runs translations of the guest's code. When the kernel replaces an instruction, for the meantime by a breakpoint, a
- * processor that is just there may be left with the translation of the breakpoint and hit it for ever (QEMU 7.2: one start in
- * fifty on a busy host). While it boots Linux replaces many, so it is told to boot with one processor, and the others come now.
+ * processor that is just there may be left with the translation of the breakpoint and hit it for ever (QEMU 7.2: two starts in
+ * 460 on a busy host). While it boots Linux replaces many, so it is told to boot with one processor, and the others come now.
  */
 void boot_processors(void)
 {

@@ -30,7 +30,7 @@ struct stream {
 static struct watch listener;
 static struct stream *streams;
 static unsigned waiting, greeting;
-static bool (*listeners[2])(struct stream *, struct bytes id);
+static bool (*listeners[2])(struct stream *, struct bytes id); /* as many as there are in the agent */
 
 /*
  * Hashes of the last ids seen, about a thousand: an id is good for one stream, also after that has been claimed or has ended.
