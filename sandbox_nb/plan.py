@@ -85,7 +85,8 @@ async def make(options: Options, progress: Progress | None) -> Plan:
         memory=options.memory_mib,
         kernel=found.kernel,
         initrd=found.initrd,
-        preload=options.wants_warm,
+        # Modules patch the kernel's code, so in an emulated guest they come before other processors do.
+        preload=options.wants_warm or (accelerator.name == "tcg" and options.cpu_count > 1),
     )
     caps = Caps(spec.memory, spec.cpu, options.host_memory, options.host_cpus)
     return Plan(spec, found, accelerator, transport, options.wants_warm, caps)

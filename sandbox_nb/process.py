@@ -30,6 +30,9 @@ from sandbox_nb.together import together
 
 __all__ = ["RawProcess"]
 
+MAX_PIECES = 2000
+"""Pieces in an answer of the agent's, which keeps about a thousand."""
+
 KILL_TIMEOUT = 2.0
 """Seconds a guest gets to answer that a process was killed. One that is frozen never does."""
 
@@ -112,8 +115,8 @@ class RawProcess:
 
     def _watch(self) -> None:
         # Sent right behind Start: later it would interrupt the process that has just begun.
-        # The agent forgets a process once its Wait was answered, so the one call is shared by all who wait, and
-        # goes on when one of them is cancelled.
+        # The agent forgets a process once its end was told, so one task is shared by all who wait, and goes on
+        # when one of them is cancelled.
         self._waiting = asyncio.ensure_future(self._see_to_end())
         # A machine that dies with nobody waiting is not an error nobody retrieved.
         self._waiting.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -123,15 +126,20 @@ class RawProcess:
         try:
             answer = await self._service.wait(WaitRequest(id=self.id, or_output=bool(self._late)))
             self._late_said = self._checked(answer.said)
-            await together(*(self._open(number) for number in self._late if answer.unheard & number))
+            if not self._closed:
+                await together(*(self._open(number) for number in self._late if answer.unheard & number))
         finally:
             self._late_settled.set()
         return await self._service.wait(WaitRequest(id=self.id)) if answer.running else answer
 
     def _checked(self, said: Sequence[Piece]) -> Sequence[Piece]:
+        """What an answer says was said. Raises ProtocolError when no agent of ours would say so."""
+        if len(said) > MAX_PIECES:
+            raise ProtocolError(f"the guest told of an output in {len(said)} pieces; {MAX_PIECES} are the most")
         for piece in said:
-            if piece.output not in self._late:
-                raise ProtocolError(f"the guest told of output {piece.output} of a command that has no such")
+            if piece.output not in self._late or not piece.data:
+                size, number = len(piece.data), piece.output
+                raise ProtocolError(f"the guest told of {size} bytes of output {number}; late are {self._late}")
         return said
 
     async def hear(self, take: Callable[[int, bytes], Awaitable[None] | None]) -> None:
@@ -141,7 +149,8 @@ class RawProcess:
         """
         if self._late:
             await self._late_settled.wait()
-        for piece in self._late_said:
+        said, self._late_said = self._late_said, ()
+        for piece in said:
             if (taken := take(piece.output, piece.data)) is not None:
                 await taken
         outputs = [number for number in (1, 2) if number in self.sockets]

@@ -246,7 +246,7 @@ class Bridge:
     def _deliver(self, gathered: dict[Stream, list[memoryview]], *, before: Stream | None = None) -> None:
         """Write what was gathered, in the order in which streams spoke: errors do not overtake the output before.
 
-        Nothing is written `before` a stream goes on of which nothing was gathered.
+        `before` is the stream that is about to go on; if nothing was gathered of it, all of it may wait.
         """
         if before is not None and before not in gathered:
             return

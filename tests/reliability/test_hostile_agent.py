@@ -104,10 +104,18 @@ async def test_output_without_end_is_ended():
         assert seen > 8 << 20, "what is not kept has no limit"
 
 
-async def test_what_an_output_said_that_there_is_not_is_refused():
-    told = process_pb2.WaitResponse(said=[process_pb2.Piece(output=7, data=b"x")])
-    async with lied_to(agreeing(speaking=told)) as sandbox:
-        with pytest.raises(ProtocolError, match="told of output 7"):
+@pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        ([(7, b"x")], r"1 bytes of output 7; late are \[1, 2\]"),
+        ([(1, b"x"), (1, b"")], "0 bytes of output 1"),
+        ([(1, b"x")] * 2001, "in 2001 pieces; 2000 are the most"),
+    ],
+)
+async def test_what_no_agent_says_of_an_output_is_refused(pieces, words):
+    said = [process_pb2.Piece(output=output, data=data) for output, data in pieces]
+    async with lied_to(agreeing(speaking=process_pb2.WaitResponse(said=said))) as sandbox:
+        with pytest.raises(ProtocolError, match=words):
             await sandbox.run("true")
 
 

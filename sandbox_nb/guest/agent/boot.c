@@ -105,6 +105,8 @@ void boot_processors(void)
 	do
 		snprintf(online, sizeof online, "/sys/devices/system/cpu/cpu%u/online", number++);
 	while (text_write(online, "1"));
+	if (errno != ENOENT)
+		say("a processor stays down: %s: %s", online, strerror(errno));
 }
 
 void boot_loopback(void)

@@ -6,7 +6,7 @@ void boot_mounts(void);
 void boot_limits(void);
 void boot_loopback(void);
 
-/* To be called where the processor is emulated; the second when all modules that are loaded by the agent are there. */
+/* To be called where the processor is emulated; the second when all modules have been loaded. */
 void boot_emulated(void);
 void boot_processors(void);
 

@@ -10,10 +10,11 @@
 #include <unistd.h>
 
 #define SCHEME "late://"
-#define MAX_LATE 1024
-#define PIECE_SIZE (64 * 1024)   /* what a pipe holds */
-#define MAX_SAID (64 * 1024)     /* of one process, after which its pipes fill */
-#define MAX_FINISH (256 * 1024)  /* and with what they hold at its end */
+#define PIECE_SIZE (64 * 1024)      /* what a pipe holds */
+#define MAX_SAID (64 * 1024)        /* of one process, after which its pipes fill */
+#define MAX_PIECES 1000             /* the same */
+#define MAX_FINISH (256 * 1024)     /* with what they hold at its end */
+#define MAX_ALL_SAID (8 * 1024 * 1024) /* of all processes */
 #define PATIENCE (20 * NS_PER_MS)
 #define EXPIRY (30 * NS_PER_S)
 
@@ -28,7 +29,7 @@ struct late {
 };
 
 static struct late *unheard;
-static unsigned n_unheard;
+static size_t all_said;
 
 struct bytes late_id(struct bytes reference)
 {
@@ -47,7 +48,7 @@ static int late_release(struct late *late)
 			*link = late->next;
 			break;
 		}
-	n_unheard--;
+	relay_unreserve();
 	if (late->all)
 		late->all->outputs[late->number] = NULL;
 	watch_stop(&late->pipe);
@@ -72,14 +73,28 @@ static bool stream_opened(struct stream *stream, struct bytes id)
 }
 
 /* A Piece of WaitResponse.said. */
-static void put_piece(struct buffer *said, int number, const uint8_t *data, size_t len)
+static void put_piece(struct lates *all, int number, const uint8_t *data, size_t len)
 {
 	struct buffer message = {0};
+	size_t before = all->said.len;
 	pb_put_varint(&message, 1, (uint64_t)number + 1);
 	pb_put_bytes(&message, 2, data, len);
-	pb_put_message(said, 7, &message);
-	said->failed |= message.failed;
+	pb_put_message(&all->said, 7, &message);
+	all->said.failed |= message.failed;
 	buffer_free(&message);
+	all->pieces++;
+	all_said += all->said.len - before;
+}
+
+static void forget_said(struct lates *all)
+{
+	all_said -= all->said.len;
+	buffer_free(&all->said);
+}
+
+static bool said_much(const struct lates *all)
+{
+	return all->said.len >= MAX_SAID || all->pieces >= MAX_PIECES || all_said >= MAX_ALL_SAID;
 }
 
 /* One piece of what was said; at its end the output is gone. To be called when there is something, or nobody to add to it. */
@@ -88,7 +103,7 @@ static bool hear(struct late *late)
 	static uint8_t piece[PIECE_SIZE];
 	ssize_t n = read(late->pipe.fd, piece, sizeof piece);
 	if (n > 0)
-		put_piece(&late->all->said, late->number, piece, (size_t)n);
+		put_piece(late->all, late->number, piece, (size_t)n);
 	else
 		close(late_release(late));
 	return n > 0;
@@ -115,16 +130,19 @@ static void pipe_ready(struct watch *watch, uint32_t events)
 	(void)events;
 	if (!hear(late))
 		return;
-	if (all->said.len >= MAX_SAID)
+	bool much = said_much(all);
+	if (much)
 		watch_for(all, 0);
-	if (!all->overdue && !all->patience.fire)
-		timer_start(&all->patience, PATIENCE, patience_over);
+	if (!all->overdue && (much || !all->patience.fire))
+		timer_start(&all->patience, much ? 0 : PATIENCE, patience_over);
 }
 
 bool late_start(struct lates *all, int number, struct bytes id, int pipe)
 {
-	struct late *late = n_unheard < MAX_LATE ? calloc(1, sizeof *late + id.len) : NULL;
+	struct late *late = relay_reserve() ? calloc(1, sizeof *late + id.len) : NULL;
 	if (!late || !watch_start(&late->pipe, pipe, EPOLLIN, pipe_ready)) {
+		if (late)
+			relay_unreserve();
 		free(late);
 		close(pipe);
 		return false;
@@ -135,7 +153,6 @@ bool late_start(struct lates *all, int number, struct bytes id, int pipe)
 	memcpy(late->id, id.at, id.len);
 	late->next = unheard;
 	unheard = late;
-	n_unheard++;
 	all->outputs[number] = late;
 	streams_tell(stream_opened);
 	return true;
@@ -151,12 +168,15 @@ static void tell(struct lates *all, struct buffer *response)
 	pb_put_varint(response, 6, (all->outputs[0] ? 1 : 0) | (all->outputs[1] ? 2 : 0));
 	buffer_append(response, all->said.at, all->said.len);
 	response->failed |= all->said.failed;
-	buffer_free(&all->said);
+	forget_said(all);
+	all->told = true;
+	for (int i = 0; i < 2; i++)
+		if (all->outputs[i])
+			timer_start(&all->outputs[i]->expiry, EXPIRY, late_expired);
 }
 
 void lates_tell(struct lates *all, struct buffer *response)
 {
-	all->told = true;
 	watch_for(all, 0);
 	tell(all, response);
 }
@@ -186,17 +206,14 @@ void lates_finish(struct lates *all, struct buffer *response)
 void lates_leave(struct lates *all)
 {
 	timer_stop(&all->patience);
-	buffer_free(&all->said);
+	forget_said(all);
 	for (int i = 0; i < 2; i++) {
 		struct late *late = all->outputs[i];
-		if (!late)
-			continue;
-		if (state(late) == POLLHUP) {
+		if (late && all->told) {
+			late->all = NULL;
+			watch_stop(&late->pipe);
+		} else if (late) {
 			close(late_release(late));
-			continue;
 		}
-		late->all = NULL;
-		watch_stop(&late->pipe);
-		timer_start(&late->expiry, EXPIRY, late_expired);
 	}
 }

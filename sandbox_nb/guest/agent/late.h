@@ -1,9 +1,9 @@
 /*
  * Outputs of a process that the host opens streams for only when there is much to hear.
  *
- * Most commands say little and end: what they said goes with the answer to Wait, in the order in which it came, and no stream
- * is opened for it. When a process goes on for 20 ms after it has spoken, the host is told what it said until then, opens
- * the streams, and hears the rest there.
+ * Most commands say little and end: what they said goes with the answer to Wait, in the order in which the agent saw it, and
+ * no stream is opened for it. When a process goes on for 20 ms after it has spoken, or says much, the host is told what it
+ * said until then, opens the streams, and hears the rest there.
  */
 #ifndef LATE_H
 #define LATE_H
@@ -17,9 +17,10 @@ struct late;
 struct lates {
 	struct late *outputs[2]; /* standard output and error; NULL: none, ended, or taken over by its stream */
 	struct buffer said;      /* and not told yet: WaitResponse.said */
+	unsigned pieces;         /* in it */
 	struct timer patience;
-	bool overdue; /* it spoke and went on */
-	bool told;    /* so the host was, and what is in the pipes is for its streams */
+	bool overdue; /* it spoke and went on, or said much */
+	bool told;    /* so the host was, and what is in the pipes is for its streams, which it opens within 30 s */
 	void (*speaks)(struct lates *);
 };
 
@@ -38,7 +39,7 @@ void lates_tell(struct lates *, struct buffer *response);
 /* The same for one that has ended: what is in its pipes is all, unless others hold them too or it is too much. */
 void lates_finish(struct lates *, struct buffer *response);
 
-/* The process is forgotten. Outputs that have not ended wait 30 s for their streams. */
+/* The process is forgotten, and what of its outputs the host was not told to open streams for. */
 void lates_leave(struct lates *);
 
 #endif

@@ -48,7 +48,7 @@ enum outcome { MOVED, BLOCKED, ENDED, BROKEN };
 
 static uint8_t piece[PIECE_SIZE];
 static struct relay *relays;
-static unsigned n_relays;
+static unsigned n_relays, n_reserved;
 
 static bool is_open(const struct watch *watch)
 {
@@ -328,9 +328,26 @@ static void close_all(int socket, int input, int output)
 		close(output);
 }
 
+static bool has_room(void)
+{
+	return n_relays + n_reserved < MAX_RELAYS;
+}
+
+bool relay_reserve(void)
+{
+	bool room = has_room();
+	n_reserved += room;
+	return room;
+}
+
+void relay_unreserve(void)
+{
+	n_reserved--;
+}
+
 bool relay_start(int socket, int input, int output, struct relay **handle)
 {
-	struct relay *relay = n_relays < MAX_RELAYS ? calloc(1, sizeof *relay) : NULL;
+	struct relay *relay = has_room() ? calloc(1, sizeof *relay) : NULL;
 	if (!relay || !start_watches(relay, socket, input, output)) {
 		if (relay) {
 			watch_stop(&relay->socket);

@@ -25,6 +25,10 @@ struct relay;
 bool relay_start(int socket, int input, int output, struct relay **handle);
 void relay_detach(struct relay **handle);
 
+/* Keeps room for a relay that may be started later; false when there is none. */
+bool relay_reserve(void);
+void relay_unreserve(void);
+
 /* The same with a socket of the guest's for both directions. */
 bool relay_join(int socket, int other);
 

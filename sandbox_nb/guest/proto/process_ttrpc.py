@@ -45,8 +45,8 @@ class ProcessClient:
     ) -> process_pb2.WaitResponse:
         """Call ``Process/Wait``.
 
-        Answers when the process has ended. A process is forgotten once its Wait was answered. It may be
-        sent right behind the Start, whose answer need not have come.
+        Answers when the process has ended, which is forgotten then; or, when asked to, that it has spoken.
+        It may be sent right behind the Start, whose answer need not have come.
         """
         return await self._client.call(
             "sandbox_nb.process.v1.Process",
@@ -161,8 +161,8 @@ class ProcessBase:
     ) -> process_pb2.WaitResponse:
         """Answer ``Process/Wait``.
 
-        Answers when the process has ended. A process is forgotten once its Wait was answered. It may be
-        sent right behind the Start, whose answer need not have come.
+        Answers when the process has ended, which is forgotten then; or, when asked to, that it has spoken.
+        It may be sent right behind the Start, whose answer need not have come.
         """
         raise NotImplementedError
 

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.parametrize("native_agent", ["sanitized", "shipped"], i
 
 FOREVER = "sleep 600"
 
-
 OUT, ERR = 1, 2
 
 
@@ -125,7 +124,22 @@ async def test_what_it_says_between_is_for_the_streams_whenever_they_come(begin)
     end = await process.wait()
     assert (end.running, said(end)) == (False, [])
     err = await process.open(process.err)
-    assert (await out, await err) == (b"second\n", b"")
+    async with asyncio.timeout(10):
+        assert (await out, await err) == (b"second\n", b"")
+
+
+@pytest.mark.parametrize("command", ["exec > >(cat); echo hi", "sleep 0.01 & sleep 0.0102"])
+async def test_streams_that_were_asked_for_are_taken_though_their_writers_have_ended(begin, command):
+    """Whoever holds the pipes of one that has ended may end just after it."""
+    for _ in range(100):
+        process = await begin("bash", "-c", command)
+        answer = await process.wait()
+        async with asyncio.timeout(10):
+            for number, name in ((OUT, process.out), (ERR, process.err)):
+                if answer.unheard & number:
+                    await (await process.open(name))
+        if answer.running:
+            await process.wait()
 
 
 async def test_a_wait_that_comes_after_it_has_spoken_is_answered_at_once(begin):
@@ -166,6 +180,41 @@ async def test_megabytes_arrive(begin):
     assert head + await out == b"".join(b"%d\n" % number for number in range(1, 200001))
     assert await err == b""
     assert (await process.wait()).exit_code == 0
+
+
+async def test_one_that_says_much_is_not_kept_waiting(begin):
+    process = await begin("sh", "-c", f"head -c 100000 /dev/zero; {FOREVER}")
+    told = await process.wait()
+    assert told.running
+    assert 64 * 1024 <= sum(len(data) for _, data in said(told)) <= 100_000
+    await process.agent.kill(process.id, everything=True)
+
+
+async def test_one_that_says_little_very_often_is_told_of_too(begin):
+    process = await begin("python3", "-c", "import os\nfor _ in range(20_000): os.write(1, b'x')")
+    told = await process.wait()
+    assert len(told.said) <= 1010
+    ((_, head),) = said(told)
+    tail = b""
+    if told.unheard:
+        out, err = await process.open(process.out), await process.open(process.err)
+        tail = await out + await err
+    assert head + tail == b"x" * 20_000
+
+
+async def test_relays_are_kept_for_those_that_may_be_asked_for(begin, agent):
+    """Else a stream would be opened, and what it should bring lost."""
+    for _ in range(10):
+        (stdin, _), (stdout, _), (stderr, _) = [await agent.stream() for _ in range(3)]
+        await agent.start("sleep", "600", stdin=stdin, stdout=stdout, stderr=stderr)
+    many = [await begin("sleep", "600") for _ in range((1024 - 3 * 10) // 2)]
+    with pytest.raises(StatusError, match="1024 streams are in use already") as info:
+        await begin("sleep", "600")
+    assert info.value.code == Code.RESOURCE_EXHAUSTED
+    for process in many:
+        await agent.kill(process.id)
+    await asyncio.gather(*(process.wait() for process in many))
+    assert said(await (await begin("echo", "on")).wait()) == [(OUT, b"on\n")]
 
 
 async def test_more_than_an_answer_takes_is_for_the_stream(begin):
