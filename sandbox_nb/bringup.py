@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sandbox_nb import binaries, host, limits, link, rundir
 from sandbox_nb.boot import Boot
@@ -40,6 +40,13 @@ TOLD_TIMEOUT = 1.0
 ROOT_SERIAL = "sandbox-root"
 
 T = TypeVar("T")
+
+
+class Closable(Protocol):
+    """What can be ended."""
+
+    async def close(self) -> None:
+        """End it. Idempotent."""
 
 
 @dataclass
@@ -192,7 +199,7 @@ async def _booted(begun: _Begun, boot: Boot) -> tuple[Machine, socket.socket]:
 
 
 @contextlib.asynccontextmanager
-async def ended_on_failure(machine: Machine | Called) -> AsyncIterator[None]:
+async def ended_on_failure(machine: Closable) -> AsyncIterator[None]:
     """End a machine when the block fails."""
     try:
         yield

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from sandbox_nb import binaries, hardware, plan, rundir, standby, ttrpc
 from sandbox_nb.boot import Boot
@@ -21,6 +22,8 @@ from sandbox_nb.bringup import ROOT_SERIAL, Called, bring_up, ended_on_failure
 from sandbox_nb.devices import Filesystem
 from sandbox_nb.errors import ProtocolError, SandboxError, Unavailable, from_os_error, from_status
 from sandbox_nb.guest.image import Image
+from sandbox_nb.guest.proto.process_pb2 import StartRequest, WaitRequest
+from sandbox_nb.guest.proto.process_ttrpc import ProcessClient
 from sandbox_nb.guest.proto.setup_pb2 import ConfigureRequest, RootDisk
 from sandbox_nb.guest.proto.setup_ttrpc import SetupClient
 from sandbox_nb.guest.proto.system_ttrpc import SystemClient
@@ -33,6 +36,12 @@ from sandbox_nb.standby import Shelf
 from sandbox_nb.ttrpc import Client, StatusError
 from sandbox_nb.vm import shares
 from sandbox_nb.vm.machine import Machine
+
+REHEARSED = (b"sh", b"-c", b"true | cat")
+"""A shell, its children and a pipe: what most first commands are made of."""
+
+REHEARSAL_TIMEOUT = 20.0
+"""Seconds a guest gets for each part of a rehearsal; it takes a fifth of one."""
 
 HUNG_UP_GRACE = 0.5
 """Seconds between an agent that hangs up and the verdict that it alone is to blame."""
@@ -108,16 +117,15 @@ async def _launch(options: Options, hostname: str, progress: Progress | None) ->
         boot = Boot("cold", made.accelerator, {"prepare": time.perf_counter() - began}, ": ".join(made.transport))
         shelf = standby.shelf(made.kind, lambda: _paused(made), made.spec.memory) if options.standby else None
         through_qemu = await _shared_through_qemu(options.filesystems)
-        called = None
+        joined = None
         if shelf is not None and options.state_dir is None and not through_qemu:
-            called = await _taken(shelf, boot)
-        if called is None:
-            called = await bring_up(made, boot, options.state_dir, through_qemu)
-        undo.push_async_callback(called.close)
+            joined = await _taken(shelf, boot)
+        if joined is None:
+            joined = await _Joined.over(await bring_up(made, boot, options.state_dir, through_qemu))
+        undo.push_async_callback(joined.close)
+        called, client = joined.called, joined.client
         boot.caps = called.confinement.how
         with boot.phase("configure"):
-            client = await Client.from_socket(called.control, map_error=_map_error)
-            undo.push_async_callback(client.aclose)
             await SetupClient(client).configure(_configuration(options, hostname, made.image))
         fitted = Hardware(called.machine, client, sandbox=hostname)
         if devices:
@@ -132,24 +140,59 @@ async def _launch(options: Options, hostname: str, progress: Progress | None) ->
     raise AssertionError("the exit stack swallows nothing")
 
 
-async def _paused(made: Plan) -> Called:
-    """A machine to stand by: its agent has called, and it is paused."""
-    called = await bring_up(made, Boot("cold", made.accelerator))
-    async with ended_on_failure(called):
-        await called.machine.pause()
-    return called
+@dataclass
+class _Joined:
+    """A machine whose agent has called, and the client its call has become."""
+
+    called: Called
+    client: Client
+
+    @classmethod
+    async def over(cls, called: Called) -> Self:
+        """Join them. The machine is ended when that fails."""
+        async with ended_on_failure(called):
+            return cls(called, await Client.from_socket(called.control, map_error=_map_error))
+        raise AssertionError("failures are not swallowed")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be used."""
+        return self.called.alive
+
+    async def close(self) -> None:
+        """End both. Idempotent."""
+        await self.client.aclose()
+        await self.called.close()
 
 
-async def _taken(shelf: Shelf[Called], boot: Boot) -> Called | None:
+async def _paused(made: Plan) -> _Joined:
+    """A machine to stand by: its agent has called and rehearsed a start, and it is paused."""
+    joined = await _Joined.over(await bring_up(made, Boot("cold", made.accelerator)))
+    async with ended_on_failure(joined):
+        await _rehearse(joined.client)
+        await joined.called.machine.pause()
+    return joined
+
+
+async def _rehearse(client: Client) -> None:
+    """Have a guest do what comes with a start and a first command, for an emulated one is slow at it once."""
+    await SetupClient(client).rehearse(_identity("rehearsal"), timeout=REHEARSAL_TIMEOUT)
+    processes = ProcessClient(client)
+    start = StartRequest(id="rehearsal", args=REHEARSED, stdout="late://rehearsal")
+    await processes.start(start, timeout=REHEARSAL_TIMEOUT)
+    await processes.wait(WaitRequest(id="rehearsal"), timeout=REHEARSAL_TIMEOUT)
+
+
+async def _taken(shelf: Shelf[_Joined], boot: Boot) -> _Joined | None:
     """Let a machine that stood by run on, if there is one."""
-    called = await shelf.take()
-    if called is None:
+    joined = await shelf.take()
+    if joined is None:
         return None
     with boot.phase("take"):
-        async with ended_on_failure(called):
-            await called.machine.resume()
+        async with ended_on_failure(joined):
+            await joined.called.machine.resume()
     boot.kind = "standby"
-    return called
+    return joined
 
 
 async def _shared_through_qemu(shared: Sequence[Filesystem]) -> bool:
@@ -164,14 +207,19 @@ async def _shared_through_qemu(shared: Sequence[Filesystem]) -> bool:
         rundir.remove(folder)
 
 
-def _configuration(options: Options, hostname: str, found: Image) -> ConfigureRequest:
-    request = ConfigureRequest(
+def _identity(hostname: str) -> ConfigureRequest:
+    """What makes a machine one of its own."""
+    return ConfigureRequest(
         entropy=os.urandom(64),
         clock_realtime_ns=time.time_ns(),
         hostname=hostname,
         machine_id=secrets.token_hex(16),
-        init_args=options.init_args_bytes,
     )
+
+
+def _configuration(options: Options, hostname: str, found: Image) -> ConfigureRequest:
+    request = _identity(hostname)
+    request.init_args.extend(options.init_args_bytes)
     if found.root is not None:
         request.root.CopyFrom(RootDisk(serial=ROOT_SERIAL, type=found.root_type))
     return request

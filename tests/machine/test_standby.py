@@ -41,6 +41,24 @@ def test_the_next_start_takes_one_and_another_takes_its_place():
     assert standby.ready() == 0
 
 
+@pytest.mark.parametrize("image", ["base", "python"])
+def test_a_rehearsed_start_leaves_nothing_behind(image):
+    """Two of one template, one of which stood by: all that differs is what they are told."""
+    questions = (
+        r"ps -o args | grep -v '^\['",
+        "find / -xdev -newer /init -type f 2>/dev/null | sort",
+        "ls /proc/1/fd",
+        "cat /etc/hostname /proc/mounts",
+    )
+    with Sandbox.started(image=image, standby=1) as first:
+        wait_until(1)
+        with Sandbox.started(image=image, standby=1) as taken:
+            assert taken.boot.kind == "standby"
+            assert [taken.run(question).stdout for question in questions] == [
+                first.run(question).stdout for question in questions
+            ]
+
+
 def test_it_has_the_hosts_clock_however_long_it_stood():
     with Sandbox.started(standby=1):
         wait_until(1)

@@ -55,6 +55,7 @@ static const struct method methods[] = {
 	{STATS, "Get", UNARY, stats_get},
 	{SYSTEM, "Info", UNARY, system_info},
 	{SETUP, "Configure", UNARY, setup_configure},
+	{SETUP, "Rehearse", UNARY, setup_rehearse},
 	{POWER, "Off", UNARY, power_off},
 	{EVENTS, "Stream", SERVER_STREAM, events_stream},
 };

@@ -21,7 +21,7 @@
 #define MACHINE_ID_SIZE 32
 #define INIT_ARGS_FILE "/run/sandbox_nb/init_args"
 
-enum state { NEW, CONFIGURING, READY, LEAVING };
+enum state { NEW, REHEARSING, CONFIGURING, READY, LEAVING };
 
 /* A ConfigureRequest, kept until its root disk is there. */
 struct setup {
@@ -54,7 +54,7 @@ void setup_leave(void)
 
 bool setup_done(struct call *call)
 {
-	if (state == READY)
+	if (state == READY || state == REHEARSING)
 		return true;
 	call_fail(call, STATUS_FAILED_PRECONDITION,
 		  state == LEAVING ? "the machine is being powered off" : "the machine is not set up: call Setup/Configure first");
@@ -189,7 +189,7 @@ static void obey_init_args(void)
 	}
 }
 
-static void finish(void)
+static void finish(enum state reached)
 {
 	if (owns_machine) {
 		set_clock();
@@ -198,7 +198,7 @@ static void finish(void)
 		store_init_args();
 	}
 	obey_init_args();
-	state = READY;
+	state = reached;
 	if (setup.call)
 		call_reply(setup.call, NULL);
 	setup_clear();
@@ -207,7 +207,7 @@ static void finish(void)
 static void root_settled(enum status status, const char *problem)
 {
 	if (status == STATUS_OK) {
-		finish();
+		finish(READY);
 		return;
 	}
 	state = NEW;
@@ -222,30 +222,44 @@ static void configure_dropped(struct call *call)
 	setup.call = NULL;
 }
 
-void setup_configure(struct call *call, struct bytes request)
+/* False when the call was failed. */
+static bool take_request(struct call *call, struct bytes request)
 {
 	struct pb_reader in = pb_read(request);
-	if (state != NEW) {
+	if (state != NEW && state != REHEARSING) {
 		call_fail(call, STATUS_FAILED_PRECONDITION, "the machine is set up already, once for each start");
-		return;
+		return false;
 	}
 	for (struct pb_field field; pb_next(&in, &field);)
 		take_field(&field);
 	if (!call_decoded(call, &in)) {
 		setup_clear();
-		return;
+		return false;
 	}
 	if (setup.problem) {
 		call_fail(call, STATUS_INVALID_ARGUMENT, "%s", setup.problem);
 		setup_clear();
-		return;
+		return false;
 	}
 	setup.call = call;
 	setup.came_ns = monotonic_ns();
+	return true;
+}
+
+void setup_configure(struct call *call, struct bytes request)
+{
+	if (!take_request(call, request))
+		return;
 	call->dropped = configure_dropped;
 	state = CONFIGURING;
 	if (setup.has_root && owns_machine)
 		root_switch(&setup.root, root_settled);
 	else
-		finish();
+		finish(READY);
+}
+
+void setup_rehearse(struct call *call, struct bytes request)
+{
+	if (take_request(call, request))
+		finish(REHEARSING);
 }

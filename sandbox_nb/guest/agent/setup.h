@@ -1,4 +1,4 @@
-/* The Setup service: what makes one machine of many that booted alike. No process runs before. */
+/* The Setup service: what makes one machine of many that booted alike. No process runs before, but in a rehearsal. */
 #ifndef SETUP_H
 #define SETUP_H
 
@@ -8,6 +8,7 @@
 void setup_init(bool machine);
 
 void setup_configure(struct call *, struct bytes request);
+void setup_rehearse(struct call *, struct bytes request);
 
 /* False, and the call failed, before the machine was set up and once it is being powered off. */
 bool setup_done(struct call *);

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sandbox_nb/guest/proto/setup.proto\x12\x13sandbox_nb.setup.v1\"\xa4\x01\n\x10\x43onfigureRequest\x12\x0f\n\x07\x65ntropy\x18\x01 \x01(\x0c\x12\x19\n\x11\x63lock_realtime_ns\x18\x02 \x01(\x03\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x12\n\nmachine_id\x18\x04 \x01(\t\x12\x11\n\tinit_args\x18\x05 \x03(\x0c\x12+\n\x04root\x18\x06 \x01(\x0b\x32\x1d.sandbox_nb.setup.v1.RootDisk\"(\n\x08RootDisk\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\x13\n\x11\x43onfigureResponse2c\n\x05Setup\x12Z\n\tConfigure\x12%.sandbox_nb.setup.v1.ConfigureRequest\x1a&.sandbox_nb.setup.v1.ConfigureResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sandbox_nb/guest/proto/setup.proto\x12\x13sandbox_nb.setup.v1\"\xa4\x01\n\x10\x43onfigureRequest\x12\x0f\n\x07\x65ntropy\x18\x01 \x01(\x0c\x12\x19\n\x11\x63lock_realtime_ns\x18\x02 \x01(\x03\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x12\n\nmachine_id\x18\x04 \x01(\t\x12\x11\n\tinit_args\x18\x05 \x03(\x0c\x12+\n\x04root\x18\x06 \x01(\x0b\x32\x1d.sandbox_nb.setup.v1.RootDisk\"(\n\x08RootDisk\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\x13\n\x11\x43onfigureResponse2\xbe\x01\n\x05Setup\x12Z\n\tConfigure\x12%.sandbox_nb.setup.v1.ConfigureRequest\x1a&.sandbox_nb.setup.v1.ConfigureResponse\x12Y\n\x08Rehearse\x12%.sandbox_nb.setup.v1.ConfigureRequest\x1a&.sandbox_nb.setup.v1.ConfigureResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,6 +27,6 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_ROOTDISK']._serialized_end=266
   _globals['_CONFIGURERESPONSE']._serialized_start=268
   _globals['_CONFIGURERESPONSE']._serialized_end=287
-  _globals['_SETUP']._serialized_start=289
-  _globals['_SETUP']._serialized_end=388
+  _globals['_SETUP']._serialized_start=290
+  _globals['_SETUP']._serialized_end=480
 # @@protoc_insertion_point(module_scope)

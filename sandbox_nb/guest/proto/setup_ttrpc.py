@@ -27,11 +27,33 @@ class SetupClient:
         """Call ``Setup/Configure``.
 
         Legal once for each start; a second call is FailedPrecondition. No process runs before it was
-        answered.
+        answered, but in a rehearsal.
         """
         return await self._client.call(
             "sandbox_nb.setup.v1.Setup",
             "Configure",
+            request,
+            setup_pb2.ConfigureResponse,
+            timeout=timeout,
+            metadata=metadata,
+        )
+
+    async def rehearse(
+        self,
+        request: setup_pb2.ConfigureRequest,
+        *,
+        timeout: float | None = None,
+        metadata: Metadata | None = None,
+    ) -> setup_pb2.ConfigureResponse:
+        """Call ``Setup/Rehearse``.
+
+        The same for practice, but for the root: from then on processes may run, until the Configure that
+        counts. What an emulated processor does for the first time it does slowly, so a machine that is to
+        stand by rehearses its start.
+        """
+        return await self._client.call(
+            "sandbox_nb.setup.v1.Setup",
+            "Rehearse",
             request,
             setup_pb2.ConfigureResponse,
             timeout=timeout,
@@ -49,6 +71,7 @@ class SetupBase:
     METHODS = (
         # name, handler, type of a request, whether the client streams, whether the server streams
         ("Configure", "configure", setup_pb2.ConfigureRequest, False, False),
+        ("Rehearse", "rehearse", setup_pb2.ConfigureRequest, False, False),
     )
 
     async def configure(
@@ -59,6 +82,19 @@ class SetupBase:
         """Answer ``Setup/Configure``.
 
         Legal once for each start; a second call is FailedPrecondition. No process runs before it was
-        answered.
+        answered, but in a rehearsal.
+        """
+        raise NotImplementedError
+
+    async def rehearse(
+        self,
+        request: setup_pb2.ConfigureRequest,
+        context: Context,
+    ) -> setup_pb2.ConfigureResponse:
+        """Answer ``Setup/Rehearse``.
+
+        The same for practice, but for the root: from then on processes may run, until the Configure that
+        counts. What an emulated processor does for the first time it does slowly, so a machine that is to
+        stand by rehearses its start.
         """
         raise NotImplementedError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sandbox_nb.guest.proto.process_pb2 import StartRequest
-from sandbox_nb.guest.proto.setup_pb2 import RootDisk
+from sandbox_nb.guest.proto.setup_pb2 import ConfigureRequest, RootDisk
+from sandbox_nb.guest.proto.setup_ttrpc import SetupClient
 from sandbox_nb.ttrpc import Code, StatusError
 
 
@@ -21,6 +22,20 @@ async def test_it_is_done_once(new_agent):
     with pytest.raises(StatusError) as info:
         await new_agent.configure()
     assert info.value.code == Code.FAILED_PRECONDITION
+
+
+async def test_a_rehearsal_lets_processes_run_until_the_set_up_that_counts(new_agent):
+    setup = SetupClient(new_agent.client)
+    await setup.rehearse(ConfigureRequest(hostname="rehearsal"))
+    assert (await new_agent.run("true")).exit_code == 0
+    await setup.rehearse(ConfigureRequest())
+    with pytest.raises(StatusError, match="hostname"):
+        await new_agent.configure(hostname="a b")
+    await new_agent.configure(hostname="sandbox")
+    assert (await new_agent.run("true")).exit_code == 0
+    for again in (setup.rehearse(ConfigureRequest()), new_agent.configure()):
+        with pytest.raises(StatusError, match="set up already"):
+            await again
 
 
 @pytest.mark.parametrize(
