@@ -38,7 +38,7 @@ from sandbox_nb.vm import shares
 from sandbox_nb.vm.machine import Machine
 
 REHEARSED = (b"sh", b"-c", b"true | cat")
-"""A shell, its children and a pipe: what most first commands are made of."""
+"""A shell, its children and a pipe, as most first commands have. It is the initial file system's shell."""
 
 REHEARSAL_TIMEOUT = 20.0
 """Seconds a guest gets for each part of a rehearsal; it takes a fifth of one."""
@@ -161,8 +161,10 @@ class _Joined:
 
     async def close(self) -> None:
         """End both. Idempotent."""
-        await self.client.aclose()
-        await self.called.close()
+        try:
+            await self.client.aclose()
+        finally:
+            await self.called.close()
 
 
 async def _paused(made: Plan) -> _Joined:

@@ -45,18 +45,19 @@ def test_the_next_start_takes_one_and_another_takes_its_place():
 def test_a_rehearsed_start_leaves_nothing_behind(image):
     """Two of one template, one of which stood by: all that differs is what they are told."""
     questions = (
-        r"ps -o args | grep -v '^\['",
-        "find / -xdev -newer /init -type f 2>/dev/null | sort",
+        r"ps -eo args | grep -v '^\['",
+        "find / -xdev -newer /etc/passwd -type f | sort",
         "ls /proc/1/fd",
-        "cat /etc/hostname /proc/mounts",
+        "cat /proc/mounts",
     )
     with Sandbox.started(image=image, standby=1) as first:
         wait_until(1)
         with Sandbox.started(image=image, standby=1) as taken:
             assert taken.boot.kind == "standby"
-            assert [taken.run(question).stdout for question in questions] == [
-                first.run(question).stdout for question in questions
-            ]
+            for question in questions:
+                answer = taken.run(question).stdout
+                assert len(answer) > 10
+                assert answer == first.run(question).stdout
 
 
 def test_it_has_the_hosts_clock_however_long_it_stood():

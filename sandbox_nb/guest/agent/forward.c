@@ -80,7 +80,7 @@ static void dial_done(struct dial *dial)
 	if (relay_join(stream, fd))
 		call_reply(call, NULL);
 	else
-		call_fail(call, STATUS_RESOURCE_EXHAUSTED, "1024 streams are in use already");
+		call_fail(call, STATUS_RESOURCE_EXHAUSTED, NO_RELAY);
 }
 
 static void connected(struct watch *watch, uint32_t events)

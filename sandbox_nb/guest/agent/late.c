@@ -139,9 +139,10 @@ static void pipe_ready(struct watch *watch, uint32_t events)
 
 bool late_start(struct lates *all, int number, struct bytes id, int pipe)
 {
-	struct late *late = relay_reserve() ? calloc(1, sizeof *late + id.len) : NULL;
-	if (!late || !watch_start(&late->pipe, pipe, EPOLLIN, pipe_ready)) {
-		if (late)
+	struct late *late = calloc(1, sizeof *late + id.len);
+	bool room = relay_reserve();
+	if (!late || !room || !watch_start(&late->pipe, pipe, EPOLLIN, pipe_ready)) {
+		if (room)
 			relay_unreserve();
 		free(late);
 		close(pipe);
@@ -170,9 +171,6 @@ static void tell(struct lates *all, struct buffer *response)
 	response->failed |= all->said.failed;
 	forget_said(all);
 	all->told = true;
-	for (int i = 0; i < 2; i++)
-		if (all->outputs[i])
-			timer_start(&all->outputs[i]->expiry, EXPIRY, late_expired);
 }
 
 void lates_tell(struct lates *all, struct buffer *response)
@@ -212,6 +210,7 @@ void lates_leave(struct lates *all)
 		if (late && all->told) {
 			late->all = NULL;
 			watch_stop(&late->pipe);
+			timer_start(&late->expiry, EXPIRY, late_expired);
 		} else if (late) {
 			close(late_release(late));
 		}

@@ -20,7 +20,7 @@ struct lates {
 	unsigned pieces;         /* in it */
 	struct timer patience;
 	bool overdue; /* it spoke and went on, or said much */
-	bool told;    /* so the host was, and what is in the pipes is for its streams, which it opens within 30 s */
+	bool told;    /* so the host was, and what is in the pipes is for its streams */
 	void (*speaks)(struct lates *);
 };
 
@@ -39,7 +39,7 @@ void lates_tell(struct lates *, struct buffer *response);
 /* The same for one that has ended: what is in its pipes is all, unless others hold them too or it is too much. */
 void lates_finish(struct lates *, struct buffer *response);
 
-/* The process is forgotten, and what of its outputs the host was not told to open streams for. */
+/* The process is forgotten. Outputs that the host was told of wait 30 s for their streams, the others go. */
 void lates_leave(struct lates *);
 
 #endif

@@ -2,8 +2,9 @@
  * The guest agent: process 1 of the machine, and a ttrpc server to the host.
  *
  * On a cold start every step before the host is dialled makes the start longer, so only the modules that dialling needs
- * come first; the host's first call is answered once the rest is done. With -preload (a template is being made) the rest
- * comes first, and the agent then waits for the device that its copies will get.
+ * come first; the host's first call is answered once the rest is done. With -preload the rest
+ * comes first: a template is being made, whose agent then waits for the device that its copies will get, or other processors
+ * are to come up, before which all modules must be loaded.
  */
 #include "boot.h"
 #include "cgroup.h"

@@ -13,7 +13,10 @@
 
 /* What one vsock packet carries, and what a pipe holds. */
 #define PIECE_SIZE (64 * 1024)
-#define MAX_RELAYS 1024
+/* More than all processes that may run have files. */
+#ifndef MAX_RELAYS
+#define MAX_RELAYS 2048
+#endif
 
 /*
  * Behind a piece smaller than this the process's next output may gather for so long. A program that writes line by line

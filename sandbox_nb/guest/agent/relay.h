@@ -16,6 +16,9 @@
 
 struct relay;
 
+/* Why there is none, for people. */
+#define NO_RELAY "too many streams are in use, or kept for commands; end some first"
+
 /*
  * `input` is written with what the host sends, `output` is read for it; either may be -1. Takes all three fds, whatever
  * happens. False when there is no memory or no room.

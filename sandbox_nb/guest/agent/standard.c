@@ -198,7 +198,7 @@ bool stdio_open(struct stdio *stdio, struct call *call, const struct stdio_reque
 	if (opened && start_relays(&ends, handle) && start_lates(&ends, lates))
 		return true;
 	call_fail(call, STATUS_RESOURCE_EXHAUSTED, "%s cannot be opened: %s", request->tty ? "a terminal" : "pipes",
-		  opened ? "1024 streams are in use already" : strerror(errno));
+		  opened ? NO_RELAY : strerror(errno));
 	close_pipes(&ends);
 	stdio_close(stdio);
 	return false;

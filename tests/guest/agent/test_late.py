@@ -202,21 +202,6 @@ async def test_one_that_says_little_very_often_is_told_of_too(begin):
     assert head + tail == b"x" * 20_000
 
 
-async def test_relays_are_kept_for_those_that_may_be_asked_for(begin, agent):
-    """Else a stream would be opened, and what it should bring lost."""
-    for _ in range(10):
-        (stdin, _), (stdout, _), (stderr, _) = [await agent.stream() for _ in range(3)]
-        await agent.start("sleep", "600", stdin=stdin, stdout=stdout, stderr=stderr)
-    many = [await begin("sleep", "600") for _ in range((1024 - 3 * 10) // 2)]
-    with pytest.raises(StatusError, match="1024 streams are in use already") as info:
-        await begin("sleep", "600")
-    assert info.value.code == Code.RESOURCE_EXHAUSTED
-    for process in many:
-        await agent.kill(process.id)
-    await asyncio.gather(*(process.wait() for process in many))
-    assert said(await (await begin("echo", "on")).wait()) == [(OUT, b"on\n")]
-
-
 async def test_more_than_an_answer_takes_is_for_the_stream(begin):
     enlarge = "import fcntl, sys; fcntl.fcntl(1, 1031, 1 << 20); sys.stdout.write('x' * 900_000)"
     process = await begin("python3", "-c", enlarge)

@@ -1,4 +1,7 @@
-"""Relays: which output is sent at once, and which gathers, by an agent that lets it gather for an hour."""
+"""Relays: how many there may be, and which output is sent at once, which gathers.
+
+The agent is one that lets it gather for an hour, and has room for sixteen relays.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,16 @@ import pytest
 import pytest_asyncio
 
 from sandbox_nb.guest.proto import process_pb2 as pb
+from sandbox_nb.ttrpc import Code, StatusError
+
+ROOM = 16
 
 
 @pytest.fixture(scope="module")
 def native_agent(tmp_path_factory, agent_sources, tools):
     out = tmp_path_factory.mktemp("patient") / "agent"
-    return tools.compile_native(out, *agent_sources.glob("*.c"), flags=["-DGATHER_NS=(3600*NS_PER_S)"])
+    flags = ["-DGATHER_NS=(3600*NS_PER_S)", f"-DMAX_RELAYS={ROOM}"]
+    return tools.compile_native(out, *agent_sources.glob("*.c"), flags=flags)
 
 
 async def receive(sock):
@@ -27,6 +34,23 @@ async def say(sock, data):
 async def nothing_comes(sock):
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(receive(sock), 0.5)
+
+
+async def test_room_is_kept_for_streams_that_may_be_asked_for(agent):
+    """Else one would be opened, and what it should bring lost."""
+
+    async def begin(number):
+        return await agent.start("sleep", "600", stdout=f"late://{number}-1", stderr=f"late://{number}-2")
+
+    identities = [await begin(number) for number in range(ROOM // 2)]
+    for start in (begin(ROOM), agent.start("true", stdout=(await agent.stream())[0])):
+        with pytest.raises(StatusError, match="streams are in use, or kept for commands; end some first") as info:
+            await start
+        assert info.value.code == Code.RESOURCE_EXHAUSTED
+    for identity in identities:
+        await agent.kill(identity)
+        await agent.wait(identity)
+    assert (await agent.run("echo", "on")).out == b"on\n"
 
 
 @pytest.fixture(params=["pipes", "terminal"])
