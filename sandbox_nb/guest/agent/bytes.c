@@ -21,6 +21,14 @@ bool bytes_equal(struct bytes bytes, const char *text)
 	return bytes.len == strlen(text) && (bytes.len == 0 || memcmp(bytes.at, text, bytes.len) == 0);
 }
 
+struct bytes bytes_behind(struct bytes bytes, const char *prefix)
+{
+	size_t len = strlen(prefix);
+	if (bytes.len < len || memcmp(bytes.at, prefix, len) != 0)
+		return (struct bytes){0};
+	return (struct bytes){bytes.at + len, bytes.len - len};
+}
+
 char *bytes_string(struct bytes bytes)
 {
 	if (bytes.len > 0 && memchr(bytes.at, 0, bytes.len))

@@ -28,6 +28,9 @@ struct bytes bytes_of(const struct buffer *);
 struct bytes bytes_of_text(const char *);
 bool bytes_equal(struct bytes, const char *);
 
+/* What stands behind `prefix`; empty when they do not begin so. */
+struct bytes bytes_behind(struct bytes, const char *prefix);
+
 /* A copy with a NUL behind it, to be freed; NULL when memory is short or a NUL is inside. */
 char *bytes_string(struct bytes);
 

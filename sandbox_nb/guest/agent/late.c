@@ -9,11 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SCHEME "late://"
-#define PIECE_SIZE (64 * 1024)      /* what a pipe holds */
-#define MAX_SAID (64 * 1024)        /* of one process, after which its pipes fill */
-#define MAX_PIECES 1000             /* the same */
-#define MAX_FINISH (256 * 1024)     /* with what they hold at its end */
+#define PIECE_SIZE (64 * 1024)         /* what a pipe holds */
+#define MAX_SAID (64 * 1024)           /* of one process, after which its pipes fill */
+#define MAX_PIECES 1000                /* the same */
+#define MAX_FINISH (256 * 1024)        /* with what they hold at its end */
 #define MAX_ALL_SAID (8 * 1024 * 1024) /* of all processes */
 #define PATIENCE (20 * NS_PER_MS)
 #define EXPIRY (30 * NS_PER_S)
@@ -33,10 +32,7 @@ static size_t all_said;
 
 struct bytes late_id(struct bytes reference)
 {
-	size_t prefix = strlen(SCHEME);
-	if (reference.len <= prefix || memcmp(reference.at, SCHEME, prefix) != 0)
-		return (struct bytes){0};
-	return (struct bytes){reference.at + prefix, reference.len - prefix};
+	return bytes_behind(reference, "late://");
 }
 
 /* Forgets an output and leaves its pipe to the caller. */
@@ -89,6 +85,7 @@ static void put_piece(struct lates *all, int number, const uint8_t *data, size_t
 static void forget_said(struct lates *all)
 {
 	all_said -= all->said.len;
+	all->pieces = 0;
 	buffer_free(&all->said);
 }
 

@@ -17,7 +17,6 @@
 #define BUCKETS 64
 #define BUCKET_SIZE 16
 #define EXPIRY (30 * NS_PER_S)
-#define SCHEME "stream://"
 
 struct stream {
 	struct stream *next;
@@ -200,10 +199,7 @@ void streams_tell(bool (*opened)(struct stream *, struct bytes id))
 /* The id in "stream://ID"; empty when it is none. */
 static struct bytes id_of(struct bytes reference)
 {
-	size_t prefix = strlen(SCHEME);
-	if (reference.len <= prefix || memcmp(reference.at, SCHEME, prefix) != 0)
-		return (struct bytes){0};
-	return (struct bytes){reference.at + prefix, reference.len - prefix};
+	return bytes_behind(reference, "stream://");
 }
 
 struct stream *stream_waiting(struct bytes id)
