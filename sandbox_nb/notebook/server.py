@@ -1,25 +1,88 @@
-"""Has the Jupyter server send a page at once what it has for it. A server extension, on where this is installed.
+"""Joins pages and terminals by the short way (terminal_wire.py). A server extension, on where this is installed.
 
-jupyter_server leaves Nagle's algorithm on for the websocket between page and kernel: a small message waits until
-the page has acknowledged the one before, which TCP may put off for 40 ms, and which takes as long as the way there
-and back where the page is far away. A key's echo comes 3 ms after the kernel's "busy", so that it always waits.
-With TCP_NODELAY its way took a tenth to a third less, with both on one machine, than with what a page can do about
-it, which frontend/src/link.ts does where this is not: where the server has another environment than the kernel,
-say. All widgets of the server gain by it.
-
-Nothing else is added: no handler, no port. The class of these connections is a thing jupyter_server lets be chosen
-(``ServerApp.kernel_websocket_connection_class``); whichever was chosen goes on doing its work.
+It adds one address, a websocket for each view of a terminal, and hands frames over between it and the Unix socket
+of the terminal's kernel, without a look into them. Who may use a kernel may use it; nobody else. Where server and
+kernel are not on one machine, or not the same user's, there is no such socket, and pages go on with the comm.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from datetime import UTC, datetime
 from typing import Any
 
-CONNECTION = "kernel_websocket_connection_class"
-"""Under which name jupyter_server's handlers look for the class."""
+from jupyter_core.utils import ensure_async
+from jupyter_server.auth.decorator import ws_authenticated
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.base.websocket import WebSocketMixin
+from jupyter_server.utils import url_path_join
+from tornado import web
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from sandbox_nb.notebook.terminal_wire import LENGTH, address, is_ours
+
+PATH = r"/sandbox-nb/terminal/([0-9a-f]+)"
+"""Where a page calls; frontend/src/wire.ts has it too."""
 
 PAGE = "page_config_data"
 """Where JupyterLab and Notebook find what to tell their pages."""
+
+
+class TerminalHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
+    """One view's wire: what the page says goes to the terminal of this name, and back."""
+
+    auth_resource = "kernels"
+
+    def set_default_headers(self) -> None:
+        """Nothing: JupyterHandler's are for what is no websocket."""
+
+    @ws_authenticated
+    async def get(self, name: str) -> None:
+        """Be a websocket until it is closed; 403 for who may not use kernels, 404 where no such terminal is."""
+        if not await ensure_async(self.authorizer.is_authorized(self, self.current_user, "execute", "kernels")):
+            raise web.HTTPError(403)
+        self._frames, self._terminal = await _call(name)
+        try:
+            await super().get(name)
+        finally:
+            self._terminal.close()
+
+    async def open(self, name: str) -> None:
+        """Begin to hand on, and the pings that keep proxies from closing us."""
+        super().open(name)
+        self.set_nodelay(True)
+        self._relay = asyncio.create_task(self._hand_on())
+
+    async def on_message(self, frame: str | bytes) -> None:
+        """Hand a frame to the terminal, at its speed."""
+        if isinstance(frame, str):
+            self.close(1003, "a terminal speaks in bytes")
+            return
+        self.settings["last_activity_times"]["sandbox_nb"] = datetime.now(UTC)
+        with contextlib.suppress(ConnectionError):  # the relay sees it too
+            self._terminal.write(LENGTH.pack(len(frame)) + frame)
+            await self._terminal.drain()
+
+    async def _hand_on(self) -> None:
+        """Hand the terminal's frames to the page, at its speed."""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, WebSocketClosedError):
+            while True:
+                (length,) = LENGTH.unpack(await self._frames.readexactly(LENGTH.size))
+                await self.write_message(await self._frames.readexactly(length), binary=True)
+        self.close()
+
+
+async def _call(name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a terminal. Raises HTTPError where there is none."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(address(name))
+    except OSError:
+        raise web.HTTPError(404, "no terminal of this name on this machine") from None
+    if not is_ours(writer.get_extra_info("socket")):
+        writer.close()
+        raise web.HTTPError(404, "the terminal of this name is another user's")
+    return reader, writer
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -28,19 +91,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
-    """Change the connections made from now on, and tell pages (frontend/src/server.ts)."""
-    settings = server.web_app.settings
-    if CONNECTION in settings:  # old servers have no choice
-        settings[CONNECTION] = prompt(settings[CONNECTION])
-        settings.setdefault(PAGE, {})["sandboxNbPrompt"] = True
-
-
-def prompt(connection: type[Any]) -> type[Any]:
-    """The class ``connection`` of a kernel's websocket, sending at once."""
-
-    class Prompt(connection):  # type: ignore[misc]
-        async def connect(self) -> Any:
-            self.websocket_handler.set_nodelay(True)
-            return await super().connect()
-
-    return Prompt
+    """Add our address, and tell the pages to come (frontend/src/server.ts)."""
+    app = server.web_app
+    app.add_handlers(".*", [(url_path_join(app.settings["base_url"], PATH), TerminalHandler)])
+    app.settings.setdefault(PAGE, {})["sandboxNbWire"] = True

@@ -1,7 +1,7 @@
 """A terminal in the output of a cell: ``Terminal(source)``, a widget on anywidget and xterm.js.
 
 It knows nothing of sandboxes: a source is anything with a byte stream both ways and a size (terminal_source).
-Nothing is fetched from anywhere and no port is opened; all bytes take the notebook's own connection.
+Nothing is fetched from anywhere and no port is opened: all bytes go through the notebook's own server.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from IPython.display import display
 
 from sandbox_nb.errors import DeadlineExceeded, InvalidArgument
 from sandbox_nb.notebook.subshells import route_by_sender
-from sandbox_nb.notebook.terminal_session import Message, Session
+from sandbox_nb.notebook.terminal_session import Message, Send, Session
 from sandbox_nb.notebook.terminal_source import TerminalSource
 from sandbox_nb.notebook.terminal_transcript import transcript
+from sandbox_nb.notebook.terminal_wire import Wire
 
 STATIC = Path(__file__).parent / "static"
 
@@ -90,6 +91,7 @@ class Terminal(anywidget.AnyWidget):
             )
         except traitlets.TraitError as error:
             raise InvalidArgument(str(error)) from None
+        self._wire = Wire(name, self._receive_by_wire, self._session.lose)
         route_by_sender(self.comm)
         self.on_msg(self._receive)
         _alive.add(self)
@@ -150,6 +152,7 @@ class Terminal(anywidget.AnyWidget):
 
     def _ended(self) -> None:
         self._done.set()
+        self._wire.close()
         _alive.discard(self)
         # Nobody listens any more when the kernel is on its way out, or nobody ever did.
         with contextlib.suppress(Exception):
@@ -166,7 +169,12 @@ class Terminal(anywidget.AnyWidget):
         self.send(message, None if data is None else [data])
 
     def _receive(self, _: Any, message: Message, buffers: list[memoryview]) -> None:
+        if not self._done.is_set():
+            self._wire.listen()  # before the page knows that there is somebody to call
         self._session.receive(message, bytes(buffers[0]) if buffers else b"", readonly=self.readonly)
+
+    def _receive_by_wire(self, message: Message, data: bytes, send: Send) -> None:
+        self._session.receive(message, data, readonly=self.readonly, wire=send)
 
 
 def _plain(line: str) -> str:

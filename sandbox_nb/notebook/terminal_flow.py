@@ -20,6 +20,7 @@ what programs ask a terminal, lest they get two answers.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from sandbox_nb.notebook.terminal_ring import Ring
@@ -149,6 +150,11 @@ class Flow:
     def knows(self, name: str) -> bool:
         """Whether this view has said hello, and is remembered."""
         return name in self._views
+
+    @property
+    def views(self) -> Set[str]:
+        """The names of those that are remembered."""
+        return self._views.keys()
 
     @property
     def owes(self) -> bool:

@@ -1,7 +1,8 @@
 """A source, the flow of its output to the views, and the threads between. Knows nothing of Jupyter.
 
 Messages are small dicts with a ``kind``. Those of a view also say which ``view`` it is, and that it has ``drawn``
-everything below this byte; those of the kernel reach all views.
+everything below this byte; those of the kernel reach all views. They go over the comm of the terminal's widget, or
+over a wire to one page (terminal_wire): what a view is told goes the way its last message came.
 
 ====== ================================================ ======================================================
 from   kind and fields                                  meaning
@@ -70,6 +71,8 @@ class Session:
         self._source = source
         self._send = send
         self._on_end = ended
+        self._wires: dict[str, Send] = {}
+        """What sends to the views that do not use the comm."""
         self._flow = Flow()
         self._changed = threading.Condition()
         self._sender_wakes = float("-inf")
@@ -83,8 +86,8 @@ class Session:
 
     # From views
 
-    def receive(self, message: Message, data: bytes, *, readonly: bool = False) -> None:
-        """Act on the message of a view. One that makes no sense changes nothing."""
+    def receive(self, message: Message, data: bytes, *, readonly: bool = False, wire: Send | None = None) -> None:
+        """Act on a view's message, come over ``wire`` or the comm. One that makes no sense changes nothing."""
         try:
             kind, view = str(message["kind"]), str(message["view"])
             rows, cols = (max(1, min(int(message.get(key, 1)), LARGEST)) for key in ("rows", "cols"))
@@ -93,6 +96,7 @@ class Session:
             return
         now = time.monotonic()
         with self._changed:
+            self._route(view, wire)
             self._flow.acknowledge(view, drawn, now)
             match kind:
                 case "hello":
@@ -107,12 +111,22 @@ class Session:
                         self._type(data)
                 case "bye":
                     self._flow.bye(view)
+                    self._wires.pop(view, None)
             if kind not in ("hello", "bye") and not self._flow.knows(view):
-                self._send({"kind": "who", "view": view}, None)
+                self._tell(view, {"kind": "who", "view": view})
             self._settle()
             self._changed.notify_all()
-            if kind == "input" and len(data) <= KEYS:
+            if kind == "input" and wire is None and len(data) <= KEYS:
                 self._changed.wait_for(lambda: not self._flow.urgent, ECHO)
+
+    def lose(self, wire: Send) -> None:
+        """A wire has come to its end, and the views at the other are gone, until they say hello some other way."""
+        with self._changed:
+            for view in [view for view, used in self._wires.items() if used is wire]:
+                del self._wires[view]
+                self._flow.bye(view)
+            self._settle()
+            self._changed.notify_all()
 
     # From the program's side
 
@@ -156,11 +170,28 @@ class Session:
 
     # With the lock held
 
+    def _route(self, view: str, wire: Send | None) -> None:
+        if wire is None:
+            self._wires.pop(view, None)
+        else:
+            self._wires[view] = wire
+
+    def _tell(self, view: str, message: Message) -> None:
+        """Send to one view. On the comm the others hear it too, and know by its field ``view`` whom it is for."""
+        self._wires.get(view, self._send)(message, None)
+
+    def _tell_all(self, message: Message, data: bytes | None = None) -> None:
+        wires = set(self._wires.values())
+        for wire in wires:
+            wire(message, data)
+        if not wires or not self._flow.views <= self._wires.keys():
+            self._send(message, data)
+
     def _hello(self, view: str, rows: int, cols: int, at: int, now: float) -> None:
         begin = self._flow.hello(view, rows, cols, at, now)
         self._settle()
-        self._send(
-            {"kind": "welcome", "view": view, "at": begin, "answered": self._flow.answered, **self._shape()}, None
+        self._tell(
+            view, {"kind": "welcome", "view": view, "at": begin, "answered": self._flow.answered, **self._shape()}
         )
         if self.ending is not None:
             self._start_sending()
@@ -178,14 +209,14 @@ class Session:
         self._leader = leader
         if size != self._size:
             self._resize(*size)
-        self._send({"kind": "size", **self._shape()}, None)
+        self._tell_all({"kind": "size", **self._shape()})
 
     def _resize(self, rows: int, cols: int) -> None:
         first, self._size = self._size is None, (rows, cols)
         if self._closed:
             return
         if first:
-            _start(lambda: self._work(rows, cols), "terminal-input")
+            start_thread(lambda: self._work(rows, cols), "terminal-input")
             self._start_sending()
         else:
             self._tasks.put(lambda: self._source.resize(rows, cols))
@@ -218,17 +249,17 @@ class Session:
     def _start_sending(self) -> None:
         if not self._sending:
             self._sending = True
-            _start(self._send_rest, "terminal-send")
+            start_thread(self._send_rest, "terminal-send")
 
     def _flush(self, now: float) -> None:
         """Send what is due."""
         while self._flow.due(now) == 0:
             at, data = self._flow.take(now)
-            self._send({"kind": "output", "at": at}, data)
+            self._tell_all({"kind": "output", "at": at}, data)
             self._changed.notify_all()
 
     def _tell_end(self) -> None:
-        self._send({"kind": "end", "at": self._flow.ring.end, "ending": self.ending}, None)
+        self._tell_all({"kind": "end", "at": self._flow.ring.end, "ending": self.ending})
 
     # Threads
 
@@ -236,7 +267,7 @@ class Session:
         """Begin with this size, then call the source, one task after the other."""
         try:
             self._source.open(rows, cols)
-            _start(self._read, "terminal-output")
+            start_thread(self._read, "terminal-output")
             while self.ending is None:
                 self._tasks.get()()
         except Exception as error:
@@ -276,7 +307,7 @@ class Session:
                 self._flush(now)
                 late, again = self._flow.silent(now)
                 if late:
-                    self._send({"kind": "sync", "at": self._flow.sent}, None)
+                    self._tell_all({"kind": "sync", "at": self._flow.sent})
                 waits = [wait for wait in (self._flow.due(now), again) if wait is not None]
                 self._sender_wakes = now + min(waits) if waits else float("inf")
                 self._changed.wait(min(waits, default=None))
@@ -303,7 +334,7 @@ class Session:
         self._on_end()
 
 
-def _start(work: Callable[[], None], name: str) -> None:
+def start_thread(work: Callable[[], None], name: str) -> None:
     """Start a thread in a copy of our context: ipykernel 7.0 finds in it what it needs to send a message."""
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name=name, daemon=True).start()

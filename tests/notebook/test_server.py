@@ -1,72 +1,200 @@
-"""The server extension, in a real Jupyter server: is what a page is sent held back?"""
+"""The server extension, in a real Jupyter server: websockets of pages joined to terminals of kernels.
+
+The terminals are of this process; to the server that makes no difference.
+"""
 
 from __future__ import annotations
 
-import base64
-import ctypes
-import os
-import socket
-from urllib.parse import urlsplit
+import asyncio
+import contextlib
+import secrets
+import urllib.request
 
 import pytest
-from lab import skipping
+from lab import WITHOUT_WIRES, skipping
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import websocket_connect
 
 from sandbox_nb.bench.terminal_page import Server
+from sandbox_nb.notebook.terminal_wire import Wire, pack, unpack
 
-OFF = "--ServerApp.jpserver_extensions=sandbox_nb.notebook.server=False"
-PIDFD_GETFD = 438
-"""The system call's number, on all architectures."""
-
-libc = ctypes.CDLL(None, use_errno=True)
+BASE = "/user/someone/"
+TOLD = '"sandboxNbWire": true'
 
 
-def websocket(server):
-    """A websocket to a new kernel of the server, of which nothing but the opening is spoken."""
-    address = urlsplit(server.address)
-    kernel = server.api("kernels", "POST")["id"]
-    sock = socket.create_connection((address.hostname, address.port), timeout=30)
-    key = base64.b64encode(os.urandom(16)).decode()
-    sock.sendall(
-        f"GET /api/kernels/{kernel}/channels?token={server.token} HTTP/1.1\r\nHost: {address.netloc}\r\n"
-        f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
-        "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
-    assert sock.recv(4096).startswith(b"HTTP/1.1 101 ")
-    sock.recv(1)  # the kernel's first word: its server is done with connecting
-    return sock
+@pytest.fixture(scope="module")
+def server():
+    """A server behind whose address there is more, as with a hub."""
+    with skipping(), Server(options=[f"--ServerApp.base_url={BASE}"]) as server:
+        yield server
 
 
-def other_end(sock, pid):
-    """The socket that a process has at the other end of ours."""
-    pidfd = os.pidfd_open(pid)
+class Terminal:
+    """A terminal that says back what it is told, and counts the pages that went."""
+
+    def __init__(self):
+        self.name = secrets.token_hex(16)
+        self.sends = []
+        self.lost = 0
+        self.wire = Wire(self.name, self._receive, self._lose)
+        self.wire.listen()
+
+    def _receive(self, message, data, send):
+        self.sends.append(send)
+        send(message, data)
+
+    def _lose(self, _):
+        self.lost += 1
+
+
+@pytest.fixture
+def terminal():
+    terminal = Terminal()
+    yield terminal
+    terminal.wire.close()
+
+
+class Page:
+    """A page's websocket to a terminal."""
+
+    def __init__(self, websocket):
+        self.websocket = websocket
+        self.closed = False
+
+    async def send(self, message, data=b""):
+        await self.websocket.write_message(pack(message, data), binary=True)
+
+    async def receive(self):
+        """The next message and its buffer; None at the end."""
+        frame = await asyncio.wait_for(self.websocket.read_message(), 10)
+        self.closed = frame is None
+        return None if frame is None else unpack(frame)
+
+    async def ask(self, message, data=b""):
+        """Send a message to the terminal, and return what it says back."""
+        await self.send(message, data)
+        return await self.receive()
+
+
+@contextlib.asynccontextmanager
+async def page(server, name, *, token=None, headers=None):
+    url = f"{server.address}sandbox-nb/terminal/{name}?token={server.token if token is None else token}"
+    request = HTTPRequest(f"ws{url.removeprefix('http')}", headers=headers)
+    page = Page(await websocket_connect(request, max_message_size=2**24))
     try:
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            if not os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
-                continue
-            if (got := libc.syscall(PIDFD_GETFD, pidfd, int(number), 0)) < 0:
-                pytest.skip(f"this host lets nobody look at another's sockets: {os.strerror(ctypes.get_errno())}")
-            theirs = socket.socket(fileno=got)
-            if theirs.family == sock.family and theirs.type == sock.type and peer(theirs) == sock.getsockname():
-                return theirs
-            theirs.close()
+        yield page
     finally:
-        os.close(pidfd)
-    raise AssertionError("the server has no such socket")
+        page.websocket.close()
+        while not page.closed:
+            await page.receive()
 
 
-def peer(sock):
-    try:
-        return sock.getpeername()
-    except OSError:  # it listens
-        return None
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize(("options", "nodelay"), [([], True), ([OFF], False)], ids=["as installed", "off"])
-def test_what_a_kernel_says_is_sent_at_once_where_the_extension_is_on(options, nodelay):
-    with (
-        skipping(),
-        Server(options=options) as server,
-        websocket(server) as ours,
-        other_end(ours, server.pid) as theirs,
-    ):
-        assert bool(theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) is nodelay
+async def refused(*args, **kwargs):
+    """With which status a call is answered that is not taken."""
+    with pytest.raises(HTTPClientError) as caught:
+        async with page(*args, **kwargs):
+            pass
+    return caught.value.code
+
+
+async def test_messages_and_bytes_go_both_ways_in_order(server, terminal):
+    async with page(server, terminal.name) as one:
+        for number, data in enumerate([b"", b"x", b"\0\n\xff", bytes(3_000_000), b"last"]):
+            assert await one.ask({"number": number}, data) == ({"number": number}, data)
+
+
+async def test_a_terminal_may_say_much_at_once(server, terminal):
+    async with page(server, terminal.name) as one:
+        await one.ask({})
+        for number in range(100):
+            await asyncio.to_thread(terminal.sends[0], {"number": number}, bytes(10_000))
+        for number in range(100):
+            assert await one.receive() == ({"number": number}, bytes(10_000))
+
+
+async def test_a_page_that_goes_is_lost_to_the_terminal_and_others_are_not(server, terminal):
+    async with page(server, terminal.name) as second:
+        async with page(server, terminal.name) as first:
+            await first.ask({})
+            await second.ask({})
+        await until(lambda: terminal.lost == 1)
+        assert await second.ask({"still": "there"}) == ({"still": "there"}, b"")
+    await until(lambda: terminal.lost == 2)
+
+
+async def test_a_page_is_closed_when_the_terminal_gives_it_up(server, terminal):
+    async with page(server, terminal.name) as one:
+        assert await one.ask({}, b"") == ({}, b"")
+        await one.websocket.write_message(b"no message\n", binary=True)
+        assert await one.receive() is None
+
+
+async def test_a_page_that_sends_text_is_told_and_closed(server, terminal):
+    async with page(server, terminal.name) as one:
+        await one.websocket.write_message("{}")
+        assert await one.receive() is None
+        assert one.websocket.close_code == 1003
+    await until(lambda: terminal.lost == 1)
+
+
+async def test_nobody_is_let_in_without_the_token_or_from_another_site(server, terminal):
+    assert await refused(server, terminal.name, token="wrong") == 403
+    assert await refused(server, terminal.name, token="") == 403
+    cookie = await asyncio.to_thread(log_in, server)
+    theirs = {"Cookie": cookie, "Origin": "http://example.org"}
+    assert await refused(server, terminal.name, token="", headers=theirs) == 403
+    assert terminal.sends == []
+    ours = {"Cookie": cookie, "Origin": server.address.partition(BASE)[0]}
+    async with page(server, terminal.name, token="", headers=ours) as one:
+        assert await one.ask({"from": "a page"}) == ({"from": "a page"}, b"")
+
+
+async def test_a_terminal_that_is_not_there_is_not_found(server, terminal):
+    assert await refused(server, secrets.token_hex(16)) == 404
+    assert await refused(server, "..%2f..%2fetc") == 404
+    terminal.wire.close()
+    assert await refused(server, terminal.name) == 404
+
+
+async def test_the_server_knows_that_it_is_used(server, terminal):
+    before = (await asyncio.to_thread(server.api, "status"))["last_activity"]
+    async with page(server, terminal.name) as one:
+        await one.ask({})
+    assert (await asyncio.to_thread(server.api, "status"))["last_activity"] > before
+
+
+def log_in(server):
+    """The cookies of a browser that has opened JupyterLab."""
+    opener = urllib.request.build_opener(jar := urllib.request.HTTPCookieProcessor())
+    opener.open(f"{server.address}lab?token={server.token}", timeout=30).close()
+    return "; ".join(f"{cookie.name}={cookie.value}" for cookie in jar.cookiejar)
+
+
+def application(server):
+    """JupyterLab's page."""
+    with urllib.request.urlopen(f"{server.address}lab?token={server.token}", timeout=30) as response:
+        return response.read().decode()
+
+
+def test_pages_are_told_where_it_is_on(server):
+    assert TOLD in application(server)
+
+
+async def test_where_it_is_off_there_is_nothing():
+    with skipping(), Server(options=[WITHOUT_WIRES]) as server:
+        terminal = Terminal()
+        assert TOLD not in await asyncio.to_thread(application, server)
+        assert await refused(server, terminal.name) == 404
+        terminal.wire.close()
+
+
+async def test_who_may_only_look_is_not_let_in(terminal):
+    with skipping(), Server(options=["--ServerApp.authorizer_class=authorizer.ReadOnly"]) as server:
+        assert await refused(server, terminal.name) == 403
+    assert terminal.sends == []

@@ -7,8 +7,8 @@ import re
 import time
 
 import pytest
+from lab import WITHOUT_WIRES, skipping
 from lab import Notebook as InPage
-from lab import skipping
 
 from sandbox_nb.bench.terminal_page import Server, browser
 
@@ -56,12 +56,20 @@ _PASTE = """text => {
 }"""
 
 
+_WAIT_FOR_WIRE = f"""
+deadline = time.monotonic() + {TIMEOUT}
+while not t._session._wires and time.monotonic() < deadline: time.sleep(0.01)
+print("there is a wire" if t._session._wires else "there is none")
+"""
+
+
 class Notebook(InPage):
     """With terminals in it."""
 
     def __init__(self, server, page, name, *, cells=3):
         page.set_default_timeout(TIMEOUT * 1000)
         super().__init__(server, page, name, cells=cells, prelude=PRELUDE)
+        self.wired = True
 
     def see_output(self, wanted, *, cell=1, timeout=TIMEOUT):
         """Wait until the outputs of a cell have this text, or match this compiled expression; return the match."""
@@ -99,6 +107,13 @@ class Notebook(InPage):
         self.focus()
         self.page.evaluate(_PASTE, text)
 
+    def wait_for_wire(self):
+        """Wait until the terminal ``t`` has a wire to this page, unless the page can have none."""
+        if self.wired:
+            self.run(_WAIT_FOR_WIRE, cell=3)
+            self.see_output("there is a wire", cell=3)
+            self.run("", cell=3)
+
     def focus(self, terminal=0):
         self.page.locator(".sandbox-nb-terminal .xterm-screen").nth(terminal).click()
 
@@ -122,14 +137,15 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def servers():
-    """Starts each application when it is first asked for."""
+    """Starts each application when it is first asked for; "comm" is a JupyterLab without our server extension."""
     with contextlib.ExitStack() as stack:
         started = {}
 
         def start(app):
             if app not in started:
+                server = Server(options=[WITHOUT_WIRES]) if app == "comm" else Server(app)
                 with skipping():
-                    started[app] = stack.enter_context(Server(app))
+                    started[app] = stack.enter_context(server)
             return started[app]
 
         yield start
@@ -151,7 +167,7 @@ def shared(chromium, servers):
         notebook.page.close()
 
 
-@pytest.fixture(scope="module", params=["jupyterlab", "notebook"])
+@pytest.fixture(scope="module", params=["jupyterlab", "notebook", "comm"])
 def anywhere(request, shared):
     """A notebook in each of the applications."""
     return shared(request.param)
@@ -168,6 +184,16 @@ def lab(in_lab):
     yield in_lab
     in_lab.run("", cell=1)
     in_lab.run("", cell=2)
+
+
+@pytest.fixture(params=["wire", "comm"])
+def either(request, shared):
+    """A notebook in JupyterLab, whose terminals have a wire or do with the comm."""
+    notebook = shared("jupyterlab" if request.param == "wire" else "comm")
+    notebook.wired = request.param == "wire"
+    yield notebook
+    notebook.run("", cell=1)
+    notebook.run("", cell=2)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 
 import nbformat
 import pytest
-from lab import skipping
+from lab import WITHOUT_WIRES, skipping
 from nbconvert import HTMLExporter
 
 from sandbox_nb.bench.terminal_page import Server, open_notebook
@@ -44,6 +44,24 @@ os.write(1, b"extra: %r\\r\\n" % (os.read(0, 1000) if extra else b""))
 time.sleep(100)
 """
 
+# Has the page believe that its server has our extension, or has not.
+SAY_WIRES = """wires => {
+    const config = document.getElementById('jupyter-config-data');
+    config.textContent = JSON.stringify({...JSON.parse(config.textContent), sandboxNbWire: wires});
+}"""
+
+# Keeps the websockets to terminals that are opened from now on.
+KEEP_WIRES = """() => {
+    const Plain = window.WebSocket;
+    window.wires = [];
+    window.WebSocket = class extends Plain {
+        constructor(...args) {
+            super(...args);
+            if (this.url.includes('/sandbox-nb/')) window.wires.push(this);
+        }
+    };
+}"""
+
 READY_AGAIN = "() => document.querySelector('.sandbox-nb-terminal')?.terminal"
 
 
@@ -62,14 +80,14 @@ def kernel_of(notebook):
     return next(s["kernel"]["id"] for s in notebook.server.api("sessions") if s["path"] == notebook.name)
 
 
-def test_a_reload_in_the_middle_of_output_loses_and_doubles_nothing(lab):
-    lab.run(f"t = Terminal(python({COUNT!r}))\nt")
-    lab.see("^line 200 ")
-    save(lab)
-    open_notebook(lab.page, lab.server, lab.name)
-    lab.see("^counted")
-    assert_counted(lab.text())
-    assert lab.errors == []
+def test_a_reload_in_the_middle_of_output_loses_and_doubles_nothing(either):
+    either.run(f"t = Terminal(python({COUNT!r}))\nt")
+    either.see("^line 200 ")
+    save(either)
+    open_notebook(either.page, either.server, either.name)
+    either.see("^counted")
+    assert_counted(either.text())
+    assert either.errors == []
 
 
 def test_a_reload_of_a_running_program_goes_on_with_it(lab):
@@ -84,27 +102,27 @@ def test_a_reload_of_a_running_program_goes_on_with_it(lab):
     lab.see("^{} {}$".format(*lab.size()))
 
 
-def test_two_browsers_show_one_terminal_and_the_one_used_sets_the_size(lab, chromium):
-    lab.run("t = Terminal(shell())\nt")
-    lab.see(r"^\$")
-    save(lab)
-    wide = lab.size()
+def test_two_browsers_show_one_terminal_and_the_one_used_sets_the_size(either, chromium):
+    either.run("t = Terminal(shell())\nt")
+    either.see(r"^\$")
+    save(either)
+    wide = either.size()
     context = chromium.new_context(viewport={"width": 800, "height": 700})
     try:
         other = object.__new__(Notebook)
-        other.server, other.page, other.name, other.errors = lab.server, context.new_page(), lab.name, []
-        open_notebook(other.page, lab.server, lab.name)
+        other.server, other.page, other.name, other.errors = either.server, context.new_page(), either.name, []
+        open_notebook(other.page, either.server, either.name)
         other.see(r"^\$")
         other.type('echo from the oth""er; stty size\n')
         narrow = other.size()
         assert narrow[1] < wide[1]
-        for notebook in (other, lab):
+        for notebook in (other, either):
             notebook.see("^from the other\n{} {}$".format(*narrow))
-        assert lab.size() == narrow
-        lab.type('echo from the fi""rst; stty size\n')
-        for notebook in (other, lab):
+        assert either.size() == narrow
+        either.type('echo from the fi""rst; stty size\n')
+        for notebook in (other, either):
             notebook.see("^from the first\n{} {}$".format(*wide))
-        assert other.size() == lab.size() == wide
+        assert other.size() == either.size() == wide
     finally:
         context.close()
 
@@ -126,6 +144,40 @@ def test_two_views_in_one_page_show_the_same_and_a_question_has_one_answer(lab):
         lab.see("^answers: 1\nanswers: 1\nextra: b''", terminal=terminal)
 
 
+def test_a_view_on_a_wire_and_one_on_the_comm_show_the_same(lab):
+    lab.run(f"t = Terminal(python({COUNT!r}))\nt")
+    lab.wait_for_wire()
+    lab.page.evaluate(SAY_WIRES, False)
+    try:
+        lab.run("t", cell=2)
+        for terminal in (0, 1):
+            lab.see("^counted", terminal=terminal)
+            assert_counted(lab.text(terminal))
+    finally:
+        lab.page.evaluate(SAY_WIRES, True)
+
+
+def test_a_wire_that_is_cut_loses_nothing_and_is_laid_again(lab):
+    lab.page.evaluate(KEEP_WIRES)
+    lab.run(f"t = Terminal(python({COUNT!r}))\nt")
+    lab.wait_for_wire()
+    lab.see("^line 200 ")
+    lab.page.evaluate("window.wires.at(-1).close()")
+    lab.page.wait_for_function("window.wires.length === 2")
+    lab.see("^counted")
+    assert_counted(lab.text())
+    lab.wait_for_wire()
+    lab.page.locator(".sandbox-nb-notice").wait_for(state="hidden")
+    assert lab.errors == []
+
+
+def test_keys_keep_their_order_while_a_wire_is_laid(lab):
+    lab.run("t = Terminal(LocalPty(['cat']))\nt")
+    text = "".join(chr(ord("a") + n % 26) for n in range(200))
+    lab.type(text + "\n")
+    lab.see(f"^{text}\n{text}")
+
+
 def test_a_question_in_what_is_replayed_is_not_answered_again(lab):
     lab.run(f"t = Terminal(python({ASK!r}))\nt")
     lab.see("^answers: 1")
@@ -140,8 +192,8 @@ def test_a_question_in_what_is_replayed_is_not_answered_again(lab):
 
 def test_what_the_server_drops_is_asked_for_again(chromium):
     # The server's guard against floods drops messages in silence.
-    limit = ["--ZMQChannelsWebsocketConnection.iopub_msg_rate_limit=5"]
-    with skipping(), Server(options=limit) as server:
+    options = [WITHOUT_WIRES, "--ZMQChannelsWebsocketConnection.iopub_msg_rate_limit=5"]
+    with skipping(), Server(options=options) as server:
         page = chromium.new_page(viewport={"width": 1200, "height": 900})
         notebook = Notebook(server, page, "limited.ipynb")
         notebook.run(f"t = Terminal(python({COUNT!r}))\nt")
@@ -157,27 +209,27 @@ HIDE = """hidden => {
 }"""
 
 
-def test_a_hidden_page_is_sent_nothing_and_catches_up_when_it_is_seen_again(lab):
-    lab.run(f"t = Terminal(python({COUNT!r}))\nt")
-    lab.see("^line 200 ")
-    lab.page.evaluate(HIDE, True)
-    lab.run("while 'counted' not in t.text(): time.sleep(0.1)\nprint('counted there')", cell=2)
-    lab.see_output("counted there", cell=2)
-    assert "counted" not in lab.text()
-    lab.page.evaluate(HIDE, False)
-    lab.see("^counted")
-    assert_counted(lab.text())
+def test_a_hidden_page_is_sent_nothing_and_catches_up_when_it_is_seen_again(either):
+    either.run(f"t = Terminal(python({COUNT!r}))\nt")
+    either.see("^line 200 ")
+    either.page.evaluate(HIDE, True)
+    either.run("while 'counted' not in t.text(): time.sleep(0.1)\nprint('counted there')", cell=2)
+    either.see_output("counted there", cell=2)
+    assert "counted" not in either.text()
+    either.page.evaluate(HIDE, False)
+    either.see("^counted")
+    assert_counted(either.text())
 
 
-def test_a_connection_that_is_lost_and_found_loses_nothing(lab):
-    lab.run(f"t = Terminal(python({COUNT!r}))\nt")
-    lab.see("^line 200 ")
+def test_a_connection_that_is_lost_and_found_loses_nothing(either):
+    either.run(f"t = Terminal(python({COUNT!r}))\nt")
+    either.see("^line 200 ")
     for _ in range(3):
-        lab.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.reconnect()")
-        lab.page.wait_for_timeout(300)
-    lab.see("^counted")
-    assert_counted(lab.text())
-    lab.page.locator(".sandbox-nb-notice").wait_for(state="hidden")
+        either.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.reconnect()")
+        either.page.wait_for_timeout(300)
+    either.see("^counted")
+    assert_counted(either.text())
+    either.page.locator(".sandbox-nb-notice").wait_for(state="hidden")
 
 
 def test_run_all_with_a_cell_that_blocks_shows_the_terminal_and_answers(lab):

@@ -1,6 +1,7 @@
 import { Inbox } from "./inbox";
 import type { FromKernel, Kernel, Model, Shape } from "./model";
-import { isPrompt } from "./server";
+import { hasWires } from "./server";
+import { Wire } from "./wire";
 
 /**
  * Bytes drawn after which the kernel is told, out of the 1.5 MB it sends ahead. Every message of ours costs the
@@ -20,6 +21,12 @@ const HELLO_AGAIN = 500;
 /** Milliseconds after which a message that the kernel has not taken up shows that it is busy. */
 const BUSY_AFTER = 1500;
 
+/** Milliseconds after the kernel's answer in which a terminal that has ended says so, and needs no wire. */
+const WIRE_AFTER = 100;
+
+/** Milliseconds after which a wire that was cut is laid again. */
+const WIRE_AGAIN = 3000;
+
 /** What the link tells the view. */
 export interface Receiver {
   /** Draw the bytes, then call `drawn`. `old` when programs have had their answers to questions in them. */
@@ -36,7 +43,7 @@ export interface Receiver {
   gone(): void;
 }
 
-/** One view's side of the protocol described in terminal_session.py. */
+/** One view's side of the protocol described in terminal_session.py: over the comm, and soon over a wire if it can. */
 export class Link {
   /** Our name among the views of this terminal. (`crypto.randomUUID` needs https.) */
   readonly name = Math.random().toString(36).slice(2);
@@ -44,7 +51,12 @@ export class Link {
   private readonly kernel: Kernel | null | undefined;
   private readonly inbox = new Inbox();
   private readonly encoder = new TextEncoder();
-  private readonly prompt = isPrompt(document);
+  /** What went over the comm and has not been taken up. Nothing may overtake it on the wire. */
+  private readonly untaken = new Set<object>();
+  private wire: Wire | null = null;
+  private wireTimer = 0;
+  /** Whether a wire was laid, or tried to, since the page is connected. */
+  private wired = false;
   private size = { rows: 0, cols: 0 };
   private welcomed = false;
   private answered = 0;
@@ -69,7 +81,7 @@ export class Link {
   /** Say hello with this size, and go on until answered. */
   open(rows: number, cols: number): void {
     this.size = { rows, cols };
-    this.model.on("msg:custom", this.receive);
+    this.model.on("msg:custom", this.hear);
     // ipywidgets sets comm_live anew only when the kernel restarts.
     this.model.on("comm_live_update", this.lose);
     this.watch();
@@ -107,15 +119,14 @@ export class Link {
   }
 
   /**
-   * Send what was typed and, unless the server is prompt, a nudge when the kernel has taken it up.
+   * Send what was typed and, over the comm, a nudge when the kernel has taken it up.
    *
    * jupyter_server leaves Nagle's algorithm on: the echo waits until the kernel's "busy" before it is
    * acknowledged, which TCP may put off for 40 ms unless the page has something to send. So it sends something.
    */
   input(text: string | Uint8Array): void {
     const bytes = typeof text === "string" ? this.encoder.encode(text) : text;
-    // Front ends put the whole ArrayBuffer of a view on the wire.
-    this.send({ kind: "input" }, bytes.slice().buffer as ArrayBuffer, this.prompt ? undefined : this.nudge());
+    this.send({ kind: "input" }, bytes, () => this.nudge());
   }
 
   /** Acknowledge something when the function returned is called, or soon, unless output has come by then. */
@@ -131,7 +142,13 @@ export class Link {
 
   // Kernel's side
 
-  private receive = (message: FromKernel, buffers: DataView[]): void => {
+  /** Take a message of the comm. */
+  private hear = (message: FromKernel, buffers: DataView[]): void => {
+    const bytes = buffers[0];
+    this.receive(message, bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : new Uint8Array());
+  };
+
+  private receive = (message: FromKernel, bytes: Uint8Array): void => {
     switch (message.kind) {
       case "welcome":
         if (message.view === this.name) this.welcome(message);
@@ -139,11 +156,9 @@ export class Link {
       case "who":
         if (message.view === this.name) this.hello();
         break;
-      case "output": {
-        const { buffer, byteOffset, byteLength } = buffers[0]!;
-        if (this.welcomed) this.output(message.at, new Uint8Array(buffer, byteOffset, byteLength));
+      case "output":
+        if (this.welcomed) this.output(message.at, bytes);
         break;
-      }
       case "size":
         if (this.welcomed) this.receiver.shape(message);
         break;
@@ -169,6 +184,10 @@ export class Link {
     this.welcomed = true;
     this.receiver.busy(false);
     this.receiver.shape(message);
+    if (!this.wired) {
+      this.wired = true;
+      this.wireTimer = window.setTimeout(this.lay, WIRE_AFTER);
+    }
   }
 
   private output(at: number, bytes: Uint8Array): void {
@@ -199,6 +218,7 @@ export class Link {
     if (this.ending !== null && this.drawn >= this.ending.at) {
       this.receiver.end(this.ending.text);
       this.ending = null;
+      this.unlay();
     }
   }
 
@@ -211,30 +231,65 @@ export class Link {
     this.send({ kind: "hello", ...this.size, at: this.inbox.next });
   };
 
-  /** Send a message, and with it how far we are; `taken` is called when the kernel begins to act on it. */
-  private send(message: object, buffer?: ArrayBuffer, taken?: () => void): void {
+  /** Send a message, and with it how far we are. `byComm` is called if it takes the comm: see `sendByComm`. */
+  private send(kind: object, bytes?: Uint8Array, byComm?: () => () => void): void {
     if (this.closed || this.away) return;
     window.clearTimeout(this.ackTimer);
     this.ackTimer = 0;
     this.acked = this.drawn;
+    const message = { view: this.name, drawn: this.drawn, ...kind };
+    if (this.wire?.open && this.untaken.size === 0) this.wire.send(message, bytes);
+    else this.sendByComm(message, bytes, byComm?.());
+  }
+
+  /** Send a message the long way; `taken` is called when the kernel begins to act on it. */
+  private sendByComm(message: object, bytes?: Uint8Array, taken?: () => void): void {
+    this.untaken.add(message);
     const wait = window.setTimeout(() => {
       if (this.tells || !this.welcomed) this.receiver.busy(true);
     }, BUSY_AFTER);
     const status = ({ content }: { content: { execution_state: string } }) => {
       if (content.execution_state !== "busy") return;
       window.clearTimeout(wait);
+      this.untaken.delete(message);
       this.tells = true;
       this.receiver.busy(false);
       taken?.();
     };
     try {
-      this.model.send({ view: this.name, drawn: this.drawn, ...message }, { iopub: { status } }, buffer && [buffer]);
+      // Front ends send the whole ArrayBuffer of a view.
+      this.model.send(message, { iopub: { status } }, bytes && [bytes.slice().buffer as ArrayBuffer]);
     } catch {
       // "Cannot send": the front end knows that the kernel is gone.
       window.clearTimeout(wait);
       this.lose();
     }
   }
+
+  // The wire
+
+  /** Call the terminal by the short way. */
+  private lay = (): void => {
+    const server = this.kernel?.serverSettings;
+    if (server === undefined || !hasWires(document)) return;
+    this.wire = new Wire(server, this.model.get("display_id"), this.receive, this.hello, this.cut);
+  };
+
+  /** The wire is gone. One that never was is not tried again: server and kernel may be on two machines. */
+  private cut = (opened: boolean): void => {
+    this.wire = null;
+    if (!opened) return;
+    this.wireTimer = window.setTimeout(this.lay, WIRE_AGAIN);
+    this.hello();
+  };
+
+  private unlay(): void {
+    window.clearTimeout(this.wireTimer);
+    this.wire?.close();
+    this.wire = null;
+  }
+
+  // What becomes of kernel and connection
 
   private watch(): void {
     this.kernel?.statusChanged.connect(this.onStatus);
@@ -248,8 +303,12 @@ export class Link {
 
   private onConnection = (_: unknown, status: string): void => {
     this.receiver.connected(status === "connected");
-    // What was sent meanwhile may be lost.
-    if (status === "connected") this.hello();
+    if (status !== "connected") return;
+    // What was sent meanwhile may be lost, and the wire may be dead without having said so.
+    this.unlay();
+    this.wired = false;
+    this.untaken.clear();
+    this.hello();
   };
 
   private lose = (): void => {
@@ -260,9 +319,10 @@ export class Link {
 
   private drop(): void {
     this.closed = true;
+    this.unlay();
     window.clearTimeout(this.helloTimer);
     window.clearTimeout(this.ackTimer);
-    this.model.off("msg:custom", this.receive);
+    this.model.off("msg:custom", this.hear);
     this.model.off("comm_live_update", this.lose);
     this.kernel?.statusChanged.disconnect(this.onStatus);
     this.kernel?.connectionStatusChanged.disconnect(this.onConnection);

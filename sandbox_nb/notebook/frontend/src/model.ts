@@ -20,6 +20,9 @@ export type FromKernel =
   | { kind: "sync"; at: number }
   | { kind: "end"; at: number; ending: string };
 
+/** Takes a message of the kernel and the bytes that go with it. */
+export type Receive = (message: FromKernel, bytes: Uint8Array) => void;
+
 export interface Shape {
   rows: number;
   cols: number;
@@ -50,6 +53,14 @@ export interface Kernel {
   statusChanged: Signal<string>;
   connectionStatusChanged: Signal<string>;
   disposed: Signal<void>;
+  serverSettings?: ServerSettings;
+}
+
+/** How the page reaches its server. */
+export interface ServerSettings {
+  wsUrl: string;
+  token: string;
+  appendToken: boolean;
 }
 
 /** The document, as far as outputs are concerned. Cells that are no code have none. */

@@ -1,0 +1,262 @@
+"""The kernel's end of the short way to a page, called as the Jupyter server calls it."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import socket
+
+import pytest
+
+from sandbox_nb.notebook import terminal_wire
+from sandbox_nb.notebook.terminal_wire import LENGTH, Wire, address, pack, unpack
+
+from .test_session import Room, wait_for_threads
+
+
+class Caller:
+    """Who calls a terminal by its name."""
+
+    def __init__(self, name):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(10)
+        try:
+            self.socket.connect(address(name))
+        except ConnectionRefusedError:
+            self.socket.close()
+            raise
+        self.stream = self.socket.makefile("rwb")
+
+    def send(self, message, data=b""):
+        self.send_frame(pack(message, data))
+
+    def send_frame(self, frame):
+        self.stream.write(LENGTH.pack(len(frame)) + frame)
+        self.stream.flush()
+
+    def receive(self):
+        """The next message and its buffer; None at the end."""
+        length = self.stream.read(LENGTH.size)
+        return unpack(self.stream.read(*LENGTH.unpack(length))) if length else None
+
+    def close(self):
+        self.stream.close()
+        self.socket.close()
+
+
+class Terminal:
+    """A terminal that does nothing but write down what it hears."""
+
+    def __init__(self):
+        self.name = secrets.token_hex(16)
+        self.heard = queue.Queue()
+        self.lost = queue.Queue()
+        self.wire = Wire(self.name, lambda *args: self.heard.put(args), self.lost.put)
+        self.callers = []
+
+    def call(self):
+        self.callers.append(Caller(self.name))
+        return self.callers[-1]
+
+
+@pytest.fixture
+def terminal():
+    terminal = Terminal()
+    terminal.wire.listen()
+    yield terminal
+    terminal.wire.close()
+    for caller in terminal.callers:
+        caller.close()
+    wait_for_threads()
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"\n\n{}\0\xff", bytes(300_000)])
+def test_a_frame_has_a_message_and_any_bytes(data):
+    message = {"kind": "output", "at": 7, "ending": "a line\nand another \u2028 é"}
+    assert unpack(pack(message, data)) == (message, data)
+    assert unpack(pack(message, None)) == (message, b"")
+
+
+def test_messages_and_bytes_go_both_ways_in_order(terminal):
+    caller = terminal.call()
+    for number in range(3):
+        caller.send({"kind": "input", "number": number}, bytes([number]) * 100_000 * number)
+    for number in range(3):
+        message, data, send = terminal.heard.get(timeout=10)
+        assert (message["number"], data) == (number, bytes([number]) * 100_000 * number)
+    send({"kind": "output", "at": 0}, b"\n" * 1000)
+    send({"kind": "end"}, None)
+    assert caller.receive() == ({"kind": "output", "at": 0}, b"\n" * 1000)
+    assert caller.receive() == ({"kind": "end"}, b"")
+
+
+def test_each_page_has_a_way_of_its_own(terminal):
+    callers = [terminal.call() for _ in range(3)]
+    for number, caller in enumerate(callers):
+        caller.send({"number": number})
+        message, _, send = terminal.heard.get(timeout=10)
+        send(message, None)
+    assert [caller.receive()[0]["number"] for caller in callers] == [0, 1, 2]
+
+
+def test_a_page_that_goes_is_lost_and_what_is_sent_to_it_then_does_no_harm(terminal):
+    caller = terminal.call()
+    caller.send({"kind": "hello"})
+    send = terminal.heard.get(timeout=10)[2]
+    caller.close()
+    assert terminal.lost.get(timeout=10) is send
+    send({"kind": "output"}, b"x")
+
+
+@pytest.mark.parametrize("frame", [b"", b"{", b"\xff\n", b"[" * 100_000, pack({}, None)[:-3]])
+def test_what_is_no_message_ends_the_page_and_nothing_else(terminal, frame):
+    other, caller = terminal.call(), terminal.call()
+    caller.send_frame(frame)
+    assert caller.receive() is None
+    other.send({"kind": "still there"})
+    assert terminal.heard.get(timeout=10)[0] == {"kind": "still there"}
+    assert terminal.heard.empty()
+
+
+def test_a_page_that_goes_in_the_middle_of_a_message_is_lost(terminal):
+    caller = terminal.call()
+    caller.stream.write(LENGTH.pack(100) + b'{"kind": "inp')
+    caller.close()
+    terminal.lost.get(timeout=10)
+    assert terminal.heard.empty()
+
+
+def test_a_server_that_takes_nothing_is_given_up(terminal, monkeypatch):
+    monkeypatch.setattr(terminal_wire, "PATIENCE", 1)
+    caller = terminal.call()
+    caller.send({"kind": "hello"})
+    send = terminal.heard.get(timeout=10)[2]
+    send({"kind": "output"}, bytes(10_000_000))
+    assert terminal.lost.get(timeout=10) is send
+
+
+def test_another_user_is_not_answered(terminal, monkeypatch):
+    monkeypatch.setattr(terminal_wire.os, "getuid", lambda: 12345)
+    caller = terminal.call()
+    assert caller.receive() is None
+    assert terminal.heard.empty()
+    assert terminal.lost.empty()
+
+
+def test_no_page_is_taken_before_it_listens_nor_after_it_is_closed_but_pages_stay():
+    terminal = Terminal()
+    terminal.wire.close()
+    with pytest.raises(ConnectionRefusedError):
+        terminal.call()
+    terminal.wire.listen()
+    terminal.wire.listen()
+    caller = terminal.call()
+    caller.send({"kind": "hello"})
+    send = terminal.heard.get(timeout=10)[2]
+    terminal.wire.close()
+    terminal.wire.close()
+    with pytest.raises(ConnectionRefusedError):
+        terminal.call()
+    send({"kind": "end"}, None)
+    assert caller.receive() == ({"kind": "end"}, b"")
+    caller.close()
+    wait_for_threads()
+
+
+def test_where_its_name_cannot_be_had_pages_do_with_the_comm(terminal):
+    second = Wire(terminal.name, terminal.wire._receive, terminal.wire._lost)
+    second.listen()
+    terminal.call().send({"kind": "for the first"})
+    assert terminal.heard.get(timeout=10)[0] == {"kind": "for the first"}
+    second.close()
+
+
+# With a session
+
+
+class Wired:
+    """A view that is on a wire, of the session of a room."""
+
+    def __init__(self, room, name):
+        self.room, self.name = room, name
+        self.heard = []
+
+    def __call__(self, message, data):
+        with self.room.page.changed:
+            self.heard.append((message["kind"], data))
+            self.room.page.changed.notify_all()
+
+    def say(self, kind, data=b"", **fields):
+        self.room.session.receive({"kind": kind, "view": self.name, **fields}, data, wire=self)
+
+    def hello(self, at=0):
+        self.say("hello", rows=24, cols=80, at=at)
+
+
+@pytest.fixture
+def room():
+    room = Room()
+    yield room
+    room.session.close()
+    assert room.ended.wait(10)
+
+
+def test_a_view_is_told_things_the_way_its_last_message_came(room):
+    room.hello()
+    wired = Wired(room, "v")
+    wired.hello()
+    room.page.messages.clear()
+    room.source.outputs.put(b"one")
+    room.page.wait(lambda: ("output", b"one") in wired.heard or room.page.messages)
+    assert room.page.messages == []
+    room.say("ack", drawn=3)
+    room.source.outputs.put(b"two")
+    room.page.wait(lambda: room.page.text.endswith(b"two"))
+    assert ("output", b"two") not in wired.heard
+
+
+def test_what_is_for_all_goes_every_way_there_is_and_once_on_each(room):
+    wires = [Wired(room, "a"), Wired(room, "b")]
+    room.hello("c")
+    for wired in wires:
+        wired.hello()
+    room.page.messages.clear()
+    for wired in wires:
+        wired.heard.clear()
+    room.source.outputs.put(b"all")
+    room.page.wait(lambda: room.page.text == b"all" and all(wired.heard for wired in wires))
+    assert [wired.heard for wired in wires] == [[("output", b"all")]] * 2
+    assert room.page.kinds() == ["output"]
+
+
+def test_a_wire_that_is_lost_takes_its_views_along_unless_they_have_another_way(room):
+    room.hello("here", 10, 40)
+    wired = Wired(room, "there")
+    wired.hello()
+    assert room.source.call() == ("open", 10, 40)
+    assert room.source.call() == ("resize", 24, 80)
+    room.session.lose(wired)
+    assert room.source.call() == ("resize", 10, 40)
+    assert room.page.last("size")["leader"] == "here"
+
+    wired.hello()
+    assert room.source.call() == ("resize", 24, 80)
+    room.hello("there")
+    room.session.lose(wired)
+    assert room.page.last("size")["leader"] == "there"
+
+
+def test_a_stranger_on_a_wire_is_asked_there_who_it_is(room):
+    wired = Wired(room, "stranger")
+    wired.say("ack")
+    assert wired.heard == [("who", None)]
+    assert room.page.messages == []
+
+
+def test_the_end_reaches_a_page_that_has_said_good_bye_for_now(room):
+    wired = Wired(room, "hidden")
+    wired.hello()
+    wired.say("bye")
+    room.source.outputs.put(b"")
+    assert room.ended.wait(10)
+    assert room.page.kinds() == ["end"]
