@@ -10,9 +10,6 @@ import pytest
 from sandbox_nb.bench import Skipped
 from sandbox_nb.bench.terminal_page import Server, browser, open_notebook, run_cell
 
-WITHOUT_WIRES = "--ServerApp.jpserver_extensions=sandbox_nb.notebook.server=False"
-"""The option of a Jupyter server that does not have our extension."""
-
 _SET_CELL = """([index, code]) => {
     const notebook = window.jupyterapp.shell.currentWidget.content;
     notebook.widgets[index].model.sharedModel.setSource(code);

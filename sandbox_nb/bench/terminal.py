@@ -2,7 +2,8 @@
 
 All are in one browser, of one size, with as many lines of scrollback, each in a page of its own; they take
 turns, and a ratio is of two neighbours. Ours shows a program on this machine, as theirs do; a further one shows a
-program in a guest, which tells what the machine adds. Times run from the key that is pressed, in the page, until
+program in a guest, which tells what the machine adds, and ``comm`` is ours where the server lacks our extension.
+Times run from the key that is pressed, in the page, until
 what it leads to is in the terminal's buffer (``paint``: on the screen).
 """
 
@@ -21,17 +22,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sandbox_nb.bench import Row, Skipped
-from sandbox_nb.bench.terminal_page import START_TIMEOUT, Server, browser, open_notebook, run_cell
+from sandbox_nb.bench.terminal_page import START_TIMEOUT, WITHOUT_WIRES, Server, browser, open_notebook, run_cell
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NAMES = (
     *(f"{what}_ratio" for what in ("term_seq", "term_yes", "term_key", "term_paint")),
-    *(f"{what}_ratio" for what in ("guest_seq", "guest_key", "guest_paint")),
+    *(f"{what}_ratio" for what in ("guest_seq", "guest_key", "guest_paint", "comm_key", "comm_paint")),
     *(f"{who}_seq_ms" for who in ("term", "lab", "guest", "colab")),
     *(f"{who}_yes_ms" for who in ("term", "lab")),
-    *(f"{who}_{what}_ms" for what in ("key", "paint") for who in ("term", "lab", "guest", "colab")),
+    *(f"{who}_{what}_ms" for what in ("key", "paint") for who in ("term", "lab", "guest", "comm", "colab")),
 )
 
 ROWS, COLUMNS = 30, 100
@@ -178,15 +179,20 @@ class Echoes:
 
 def rows() -> dict[str, Row]:
     """Measure all rows."""
-    with Server() as server, browser() as chromium, _colab(chromium) as colab:
+    with (
+        Server() as server,
+        Server(options=[WITHOUT_WIRES]) as plain,
+        browser() as chromium,
+        _colab(chromium) as colab,
+    ):
         term, lab = _ours(chromium, server, _LOCAL), _labs(chromium, server)
-        guest = _ours(chromium, server, _GUEST)
+        guest, comm = _ours(chromium, server, _GUEST), _ours(chromium, plain, _LOCAL)
         beside = {"term": term, "lab": lab, **({"colab": colab} if colab else {})}
         return {
             **_commands("seq", SEQ, GUEST_ROUNDS, {"guest": guest, "term": term}),
             **_commands("seq", SEQ, SEQ_ROUNDS, beside),
             **_commands("yes", YES, YES_ROUNDS, {"term": term, "lab": lab}),
-            **_keys(beside | {"guest": guest}),
+            **_keys(beside | {"guest": guest, "comm": comm}),
         }
 
 
@@ -212,9 +218,9 @@ def _round_of_keys(contenders: dict[str, Contender]) -> dict[str, Echoes]:
 
 
 def _summed_up(what: str, taken: list[dict[str, float]]) -> dict[str, Row]:
-    """Rows of what each took, turn by turn, and of ratios: ours to JupyterLab's, and a guest's to ours."""
+    """Rows of what each took, turn by turn, and of ratios: ours to JupyterLab's, a guest's to a local one."""
     found = {f"{who}_{what}_ms": Row.of([turn[who] for turn in taken], "ms") for who in taken[0]}
-    for ours, theirs in (("term", "lab"), ("guest", "term")):
+    for ours, theirs in (("term", "lab"), ("comm", "lab"), ("guest", "term")):
         if ours in taken[0] and theirs in taken[0]:
             found[f"{ours}_{what}_ratio"] = Row.of([turn[ours] / turn[theirs] for turn in taken], "ratio")
     return found

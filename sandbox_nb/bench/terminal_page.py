@@ -38,6 +38,9 @@ FLAGS = (
 NOTIFICATIONS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 """Where JupyterLab's settings say whether it may ask for news, which it would do over the notebook."""
 
+WITHOUT_WIRES = "--ServerApp.jpserver_extensions=sandbox_nb.notebook.server=False"
+"""The option of a server that is to do without our extension, so that terminals take the comm."""
+
 START_TIMEOUT = 60.0
 """Seconds for a server to answer, or for a notebook to be ready, on a machine that is busy."""
 

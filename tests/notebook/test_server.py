@@ -11,11 +11,11 @@ import secrets
 import urllib.request
 
 import pytest
-from lab import WITHOUT_WIRES, skipping
+from lab import skipping
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-from sandbox_nb.bench.terminal_page import Server
+from sandbox_nb.bench.terminal_page import WITHOUT_WIRES, Server
 from sandbox_nb.notebook.terminal_wire import Wire, pack, unpack
 
 BASE = "/user/someone/"

@@ -7,10 +7,10 @@ import re
 import time
 
 import pytest
-from lab import WITHOUT_WIRES, skipping
 from lab import Notebook as InPage
+from lab import skipping
 
-from sandbox_nb.bench.terminal_page import Server, browser
+from sandbox_nb.bench.terminal_page import WITHOUT_WIRES, Server, browser
 
 TIMEOUT = 60
 """Seconds to wait for what should be seen at once, on a machine that is busy."""

@@ -7,10 +7,10 @@ import re
 
 import nbformat
 import pytest
-from lab import WITHOUT_WIRES, skipping
+from lab import skipping
 from nbconvert import HTMLExporter
 
-from sandbox_nb.bench.terminal_page import Server, open_notebook
+from sandbox_nb.bench.terminal_page import WITHOUT_WIRES, Server, open_notebook
 
 from .conftest import Notebook
 
