@@ -53,6 +53,7 @@ check: setup-dev ## lint, types, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/protos.py --check
+	$(BIN)/python hatch_frontend.py --check
 
 format:          ## put the code into form
 	$(BIN)/ruff check --fix .

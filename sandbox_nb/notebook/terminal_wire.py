@@ -59,6 +59,12 @@ def unpack(frame: bytes) -> tuple[Any, bytes]:
     return json.loads(head), data
 
 
+def hang_up(sock: socket.socket) -> None:
+    """End what a socket is for, at once and for all who have it, such as a process that the kernel has forked."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
 class Wire:
     """Listens for pages of the terminal ``name``, and hands what they say to ``receive``.
 
@@ -88,8 +94,7 @@ class Wire:
     def close(self) -> None:
         """Take no more pages; those that are connected stay until they go. Idempotent."""
         if self._listener is not None:
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
+            hang_up(self._listener)
 
     # Threads
 
@@ -109,9 +114,8 @@ class Wire:
             frame = pack(message, data)
             try:
                 peer.sendall(LENGTH.pack(len(frame)) + frame)
-            except OSError:  # the reader below sees the end
-                with contextlib.suppress(OSError):
-                    peer.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                hang_up(peer)  # which ends the loop below
 
         # A limit for sending only: a page may be silent for as long as it likes.
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
@@ -120,4 +124,5 @@ class Wire:
                 while len(length := frames.read(LENGTH.size)) == LENGTH.size:
                     message, data = unpack(frames.read(*LENGTH.unpack(length)))
                     self._receive(message, data, send)
+            hang_up(peer)
             self._lost(send)

@@ -51,7 +51,7 @@ export class Link {
   private readonly kernel: Kernel | null | undefined;
   private readonly inbox = new Inbox();
   private readonly encoder = new TextEncoder();
-  /** What went over the comm and has not been taken up. Nothing may overtake it on the wire. */
+  /** What went over the comm and has not been taken up. */
   private readonly untaken = new Set<object>();
   private wire: Wire | null = null;
   private wireTimer = 0;
@@ -227,9 +227,15 @@ export class Link {
   private hello = (): void => {
     window.clearTimeout(this.helloTimer);
     if (this.away) return;
-    this.helloTimer = window.setTimeout(this.hello, HELLO_AGAIN);
+    // What goes by the wire arrives, if the wire is not cut; each repetition would be answered with all there is.
+    if (!this.byWire) this.helloTimer = window.setTimeout(this.hello, HELLO_AGAIN);
     this.send({ kind: "hello", ...this.size, at: this.inbox.next });
   };
+
+  /** Whether the next message goes by the wire: nothing that went by the comm may be overtaken. */
+  private get byWire(): boolean {
+    return this.wire !== null && this.wire.open && this.untaken.size === 0;
+  }
 
   /** Send a message, and with it how far we are. `byComm` is called if it takes the comm: see `sendByComm`. */
   private send(kind: object, bytes?: Uint8Array, byComm?: () => () => void): void {
@@ -238,7 +244,7 @@ export class Link {
     this.ackTimer = 0;
     this.acked = this.drawn;
     const message = { view: this.name, drawn: this.drawn, ...kind };
-    if (this.wire?.open && this.untaken.size === 0) this.wire.send(message, bytes);
+    if (this.byWire) this.wire!.send(message, bytes);
     else this.sendByComm(message, bytes, byComm?.());
   }
 
