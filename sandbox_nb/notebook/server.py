@@ -22,7 +22,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from sandbox_nb.notebook.terminal_wire import LENGTH, address, is_ours
 
-PATH = r"/sandbox-nb/terminal/([0-9a-f]+)"
+PATH = r"/sandbox-nb/kernels/([\w-]+)/terminals/([0-9a-f]+)"
 """Where a page calls; frontend/src/wire.ts has it too."""
 
 PAGE = "page_config_data"
@@ -38,28 +38,29 @@ class TerminalHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         """Nothing: JupyterHandler's are for what is no websocket."""
 
     @ws_authenticated
-    async def get(self, name: str) -> None:
+    async def get(self, kernel_id: str, name: str) -> None:
         """Be a websocket until it is closed; 403 for who may not use kernels, 404 where no such terminal is."""
         if not await ensure_async(self.authorizer.is_authorized(self, self.current_user, "execute", "kernels")):
             raise web.HTTPError(403)
+        self._kernel: Any = self.kernel_manager.get_kernel(kernel_id)
         self._frames, self._terminal = await _call(name)
         try:
-            await super().get(name)
+            await super().get()
         finally:
             self._terminal.close()
 
-    async def open(self, name: str) -> None:
+    async def open(self) -> None:
         """Begin to hand on, and the pings that keep proxies from closing us."""
-        super().open(name)
+        super().open()
         self.set_nodelay(True)
         self._relay = asyncio.create_task(self._hand_on())
 
     async def on_message(self, frame: str | bytes) -> None:
-        """Hand a frame to the terminal, at its speed."""
+        """Hand a frame to the terminal, at its speed, and note that server and kernel are used."""
         if isinstance(frame, str):
             self.close(1003, "a terminal speaks in bytes")
             return
-        self.settings["last_activity_times"]["sandbox_nb"] = datetime.now(UTC)
+        self._kernel.last_activity = self.settings["last_activity_times"]["sandbox_nb"] = datetime.now(UTC)
         with contextlib.suppress(ConnectionError):  # the relay sees it too
             self._terminal.write(LENGTH.pack(len(frame)) + frame)
             await self._terminal.drain()

@@ -71,6 +71,9 @@ class View:
     asked: float
     """When it was last asked whether it missed something."""
 
+    turn: int = 0
+    """The number of its last hello."""
+
     wants: int = -1
     wanted: float = float("-inf")
     """What its last hello asked for, and when: a hello is repeated until it is answered."""
@@ -104,7 +107,12 @@ class Flow:
         """The program wrote ``data``."""
         self.ring.append(data)
 
-    def hello(self, name: str, rows: int, cols: int, at: int, now: float) -> int:
+    def is_stale(self, name: str, turn: int) -> bool:
+        """Whether a hello of this number was overtaken by a later one of the view."""
+        view = self._views.get(name)
+        return view is not None and turn < view.turn
+
+    def hello(self, name: str, rows: int, cols: int, at: int, now: float, turn: int = 0) -> int:
         """A view asks for everything from ``at`` on. Returns the number its stream goes on with."""
         begin = self.ring.resume(at)
         view = self._views.get(name)
@@ -112,7 +120,7 @@ class Flow:
             view = self._views[name] = View(rows, cols, self._use(), begin, now, now)
             if len(self._views) > VIEWS:
                 del self._views[min(self._views, key=lambda name: self._views[name].used)]
-        view.rows, view.cols, view.heard = rows, cols, now
+        view.rows, view.cols, view.heard, view.turn = rows, cols, now, turn
         # A busy kernel may find several copies of one hello; one replay answers them all.
         if at != view.wants or now - view.wanted >= PING:
             view.wants, view.wanted = at, now
@@ -150,6 +158,11 @@ class Flow:
     def knows(self, name: str) -> bool:
         """Whether this view has said hello, and is remembered."""
         return name in self._views
+
+    def is_left_behind(self, name: str) -> bool:
+        """Whether so much is outstanding that this view is not waited for, and is to ask for the rest itself."""
+        view = self._views.get(name)
+        return view is not None and self.sent - view.acked > WINDOW + CHUNK
 
     @property
     def views(self) -> Set[str]:

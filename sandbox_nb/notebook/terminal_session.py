@@ -2,12 +2,13 @@
 
 Messages are small dicts with a ``kind``. Those of a view also say which ``view`` it is, and that it has ``drawn``
 everything below this byte; those of the kernel reach all views. They go over the comm of the terminal's widget, or
-over a wire to one page (terminal_wire): what a view is told goes the way its last message came.
+over a wire to one page (terminal_wire): what a view is told goes the way its last hello came. A hello has a
+number, ``turn``, since one on the comm may be overtaken by the next on a wire; it changes nothing then.
 
 ====== ================================================ ======================================================
 from   kind and fields                                  meaning
 ====== ================================================ ======================================================
-view   ``hello`` rows, cols, at                         send everything from byte ``at`` on; repeated till answered
+view   ``hello`` rows, cols, at, turn                   send everything from byte ``at`` on; repeated till answered
 view   ``ack``                                          no more than what every message says
 view   ``size`` rows, cols                              the view has this size now
 view   ``focus``                                        the view was focused
@@ -91,16 +92,16 @@ class Session:
         try:
             kind, view = str(message["kind"]), str(message["view"])
             rows, cols = (max(1, min(int(message.get(key, 1)), LARGEST)) for key in ("rows", "cols"))
-            at, drawn = (max(0, int(message.get(key, 0))) for key in ("at", "drawn"))
+            at, drawn, turn = (max(0, int(message.get(key, 0))) for key in ("at", "drawn", "turn"))
         except (KeyError, TypeError, ValueError, OverflowError):
             return
         now = time.monotonic()
         with self._changed:
-            self._route(view, wire)
             self._flow.acknowledge(view, drawn, now)
             match kind:
-                case "hello":
-                    self._hello(view, rows, cols, at, now)
+                case "hello" if not self._flow.is_stale(view, turn):
+                    self._route(view, wire)
+                    self._hello(view, rows, cols, at, now, turn)
                 case "size":
                     self._flow.resize(view, rows, cols)
                 case "focus":
@@ -109,24 +110,21 @@ class Session:
                     self._flow.use(view)
                     if not readonly:
                         self._type(data)
-                case "bye":
+                case "bye" if self._wires.get(view) is wire:
                     self._flow.bye(view)
-                    self._wires.pop(view, None)
+                    self._route(view, None)
             if kind not in ("hello", "bye") and not self._flow.knows(view):
-                self._tell(view, {"kind": "who", "view": view})
+                (wire or self._send)({"kind": "who", "view": view}, None)
             self._settle()
             self._changed.notify_all()
-            if kind == "input" and wire is None and len(data) <= KEYS:
+            if kind == "input" and view not in self._wires and len(data) <= KEYS:
                 self._changed.wait_for(lambda: not self._flow.urgent, ECHO)
 
     def lose(self, wire: Send) -> None:
-        """A wire has come to its end, and the views at the other are gone, until they say hello some other way."""
+        """A wire has come to its end. The comm remains, unless it was the page that went."""
         with self._changed:
             for view in [view for view, used in self._wires.items() if used is wire]:
-                del self._wires[view]
-                self._flow.bye(view)
-            self._settle()
-            self._changed.notify_all()
+                self._route(view, None)
 
     # From the program's side
 
@@ -181,14 +179,15 @@ class Session:
         self._wires.get(view, self._send)(message, None)
 
     def _tell_all(self, message: Message, data: bytes | None = None) -> None:
-        wires = set(self._wires.values())
-        for wire in wires:
-            wire(message, data)
-        if not wires or not self._flow.views <= self._wires.keys():
+        for view, wire in self._wires.items():
+            # Else the server would keep, without bound, what a page does not fetch.
+            if data is None or not self._flow.is_left_behind(view):
+                wire(message, data)
+        if not self._wires or not self._flow.views <= self._wires.keys():
             self._send(message, data)
 
-    def _hello(self, view: str, rows: int, cols: int, at: int, now: float) -> None:
-        begin = self._flow.hello(view, rows, cols, at, now)
+    def _hello(self, view: str, rows: int, cols: int, at: int, now: float, turn: int) -> None:
+        begin = self._flow.hello(view, rows, cols, at, now, turn)
         self._settle()
         self._tell(
             view, {"kind": "welcome", "view": view, "at": begin, "answered": self._flow.answered, **self._shape()}

@@ -21,16 +21,20 @@ import json
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from sandbox_nb.notebook.terminal_session import Message, Send, start_thread
 
 LENGTH = struct.Struct(">I")
 """What goes before a frame on the Unix socket."""
 
-PATIENCE = 5
+PATIENCE = 2
 """Seconds after which a server that takes nothing is given up."""
+
+PAUSE = 1.0
+"""Seconds until a page is taken again when there was no descriptor for it."""
 
 Receive = Callable[[Message, bytes, Send], None]
 """Takes a message of a page, its buffer, and what sends to the page."""
@@ -75,33 +79,42 @@ class Wire:
         self._name = name
         self._receive = receive
         self._lost = lost
+        self._lock = threading.Lock()
         self._listener: socket.socket | None = None
+        self._closed = threading.Event()
 
     def listen(self) -> None:
-        """Begin to take pages. Idempotent; does nothing where there is no abstract space."""
-        if self._listener is not None:
-            return
-        listener = socket.socket(socket.AF_UNIX)
-        try:
-            listener.bind(address(self._name))
-            listener.listen()
-        except OSError:  # not Linux: pages do with the comm
-            listener.close()
-            return
-        self._listener = listener
-        start_thread(lambda: self._accept(listener), "terminal-wire")
+        """Begin to take pages. Idempotent; does nothing after ``close``, or where there is no abstract space."""
+        with self._lock:
+            if self._listener is not None or self._closed.is_set():
+                return
+            listener = socket.socket(socket.AF_UNIX)
+            try:
+                listener.bind(address(self._name))
+                listener.listen()
+            except OSError:  # not Linux: pages do with the comm
+                listener.close()
+                return
+            self._listener = listener
+            start_thread(lambda: self._accept(listener), "terminal-wire")
 
     def close(self) -> None:
         """Take no more pages; those that are connected stay until they go. Idempotent."""
-        if self._listener is not None:
-            hang_up(self._listener)
+        with self._lock:
+            self._closed.set()
+            if self._listener is not None:
+                hang_up(self._listener)
 
     # Threads
 
     def _accept(self, listener: socket.socket) -> None:
-        with listener, contextlib.suppress(OSError):
-            while True:
-                peer, _ = listener.accept()
+        with listener:
+            while not self._closed.is_set():
+                try:
+                    peer, _ = listener.accept()
+                except OSError:  # closed, or out of descriptors for now
+                    self._closed.wait(PAUSE)
+                    continue
                 if is_ours(peer):
                     start_thread(functools.partial(self._serve, peer), "terminal-page")
                 else:
@@ -120,9 +133,21 @@ class Wire:
         # A limit for sending only: a page may be silent for as long as it likes.
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
         with peer, peer.makefile("rb") as frames:
-            with contextlib.suppress(OSError, ValueError, RecursionError):
-                while len(length := frames.read(LENGTH.size)) == LENGTH.size:
-                    message, data = unpack(frames.read(*LENGTH.unpack(length)))
-                    self._receive(message, data, send)
-            hang_up(peer)
-            self._lost(send)
+            try:
+                while frame := _read_frame(frames):
+                    self._receive(*unpack(frame), send)
+            except (OSError, ValueError, RecursionError):
+                pass
+            finally:
+                hang_up(peer)
+                self._lost(send)
+
+
+def _read_frame(frames: BinaryIO) -> bytes:
+    """The next frame, empty at the end, be it in the middle of one."""
+    length = frames.read(LENGTH.size)
+    if len(length) < LENGTH.size:
+        return b""
+    (size,) = LENGTH.unpack(length)
+    frame = frames.read(size)
+    return frame if len(frame) == size else b""

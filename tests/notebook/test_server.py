@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import urllib.request
+import uuid
 
 import pytest
 from lab import skipping
@@ -26,6 +27,7 @@ TOLD = '"sandboxNbWire": true'
 def server():
     """A server behind whose address there is more, as with a hub."""
     with skipping(), Server(options=[f"--ServerApp.base_url={BASE}"]) as server:
+        server.kernel = server.api("kernels", "POST")["id"]
         yield server
 
 
@@ -77,8 +79,9 @@ class Page:
 
 
 @contextlib.asynccontextmanager
-async def page(server, name, *, token=None, headers=None):
-    url = f"{server.address}sandbox-nb/terminal/{name}?token={server.token if token is None else token}"
+async def page(server, name, *, kernel=None, token=None, headers=None):
+    kernel, token = kernel or server.kernel, server.token if token is None else token
+    url = f"{server.address}sandbox-nb/kernels/{kernel}/terminals/{name}?token={token}"
     request = HTTPRequest(f"ws{url.removeprefix('http')}", headers=headers)
     page = Page(await websocket_connect(request, max_message_size=2**24))
     try:
@@ -158,15 +161,18 @@ async def test_nobody_is_let_in_without_the_token_or_from_another_site(server, t
 async def test_a_terminal_that_is_not_there_is_not_found(server, terminal):
     assert await refused(server, secrets.token_hex(16)) == 404
     assert await refused(server, "..%2f..%2fetc") == 404
+    assert await refused(server, terminal.name, kernel=uuid.uuid4()) == 404
     terminal.wire.close()
     assert await refused(server, terminal.name) == 404
 
 
-async def test_the_server_knows_that_it_is_used(server, terminal):
-    before = (await asyncio.to_thread(server.api, "status"))["last_activity"]
+@pytest.mark.parametrize("what", ["status", "kernels"])
+async def test_server_and_kernel_know_that_they_are_used(server, terminal, what):
+    path = what if what == "status" else f"kernels/{server.kernel}"
+    before = (await asyncio.to_thread(server.api, path))["last_activity"]
     async with page(server, terminal.name) as one:
         await one.ask({})
-    assert (await asyncio.to_thread(server.api, "status"))["last_activity"] > before
+    assert (await asyncio.to_thread(server.api, path))["last_activity"] > before
 
 
 def log_in(server):
@@ -190,11 +196,11 @@ async def test_where_it_is_off_there_is_nothing():
     with skipping(), Server(options=[WITHOUT_WIRES]) as server:
         terminal = Terminal()
         assert TOLD not in await asyncio.to_thread(application, server)
-        assert await refused(server, terminal.name) == 404
+        assert await refused(server, terminal.name, kernel=uuid.uuid4()) == 404
         terminal.wire.close()
 
 
 async def test_who_may_only_look_is_not_let_in(terminal):
     with skipping(), Server(options=["--ServerApp.authorizer_class=authorizer.ReadOnly"]) as server:
-        assert await refused(server, terminal.name) == 403
+        assert await refused(server, terminal.name, kernel=uuid.uuid4()) == 403
     assert terminal.sends == []

@@ -56,6 +56,31 @@ _PASTE = """text => {
 }"""
 
 
+# Keeps the wires that are laid from now on, and counts the messages of each kind that they take; with ``late``
+# they open when ``window.open_wires()`` is called.
+KEEP_WIRES = """late => {
+    const Plain = window.Plain ??= window.WebSocket, waiting = [];
+    window.wires = [];
+    window.taken = {};
+    window.open_wires = () => { late = false; for (const open of waiting) open(); };
+    window.WebSocket = class extends Plain {
+        constructor(...args) {
+            super(...args);
+            this.wire = this.url.includes('/sandbox-nb/');
+            if (this.wire) window.wires.push(this);
+        }
+        get readyState() { return this.wire && late ? Plain.CONNECTING : super.readyState; }
+        set onopen(open) { super.onopen = () => this.wire && late ? waiting.push(open) : open(); }
+        send(data) {
+            if (this.wire) {
+                const { kind } = JSON.parse(new TextDecoder().decode(data).split('\\n')[0]);
+                window.taken[kind] = (window.taken[kind] ?? 0) + 1;
+            }
+            super.send(data);
+        }
+    };
+}"""
+
 _WAIT_FOR_WIRE = f"""
 deadline = time.monotonic() + {TIMEOUT}
 while not t._session._wires and time.monotonic() < deadline: time.sleep(0.01)

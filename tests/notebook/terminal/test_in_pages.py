@@ -12,7 +12,7 @@ from nbconvert import HTMLExporter
 
 from sandbox_nb.bench.terminal_page import WITHOUT_WIRES, Server, open_notebook
 
-from .conftest import Notebook
+from .conftest import KEEP_WIRES, Notebook
 
 pytestmark = [pytest.mark.browser]
 
@@ -24,6 +24,15 @@ for number in range(1500):
     time.sleep(0.002)
 print("counted", flush=True)
 time.sleep(100)
+"""
+
+# More than what is kept, as fast as it goes, once it is told to.
+FLOOD = """
+input()
+for number in range(100_000):
+    print(str(number).ljust(40, "."))
+print("done", flush=True)
+input()
 """
 
 # Asks where the cursor is and tells how many answers came until there was none for a second.
@@ -48,18 +57,6 @@ time.sleep(100)
 SAY_WIRES = """wires => {
     const config = document.getElementById('jupyter-config-data');
     config.textContent = JSON.stringify({...JSON.parse(config.textContent), sandboxNbWire: wires});
-}"""
-
-# Keeps the websockets to terminals that are opened from now on.
-KEEP_WIRES = """() => {
-    const Plain = window.WebSocket;
-    window.wires = [];
-    window.WebSocket = class extends Plain {
-        constructor(...args) {
-            super(...args);
-            if (this.url.includes('/sandbox-nb/')) window.wires.push(this);
-        }
-    };
 }"""
 
 READY_AGAIN = "() => document.querySelector('.sandbox-nb-terminal')?.terminal"
@@ -158,24 +155,49 @@ def test_a_view_on_a_wire_and_one_on_the_comm_show_the_same(lab):
 
 
 def test_a_wire_that_is_cut_loses_nothing_and_is_laid_again(lab):
-    lab.page.evaluate(KEEP_WIRES)
-    lab.run(f"t = Terminal(python({COUNT!r}))\nt")
+    lab.page.evaluate(KEEP_WIRES, False)
+    lab.run(f"t = Terminal(python({FLOOD!r}), scrollback=200_000)\nt")
     lab.wait_for_wire()
-    lab.see("^line 200 ")
-    lab.page.evaluate("window.wires.at(-1).close()")
-    lab.page.wait_for_function("window.wires.length === 2")
-    lab.see("^counted")
-    assert_counted(lab.text())
+    lab.type("go\n")
+    for number in (1, 2):
+        lab.page.wait_for_timeout(300)
+        lab.page.evaluate("window.wires.at(-1).close()")
+        lab.page.wait_for_function(f"window.wires.length > {number}")
+        lab.page.wait_for_function("window.wires.at(-1).readyState === WebSocket.OPEN")
+    lab.see("^done")
+    assert re.findall(r"^(\d+)\.+$", lab.text(), re.MULTILINE) == [str(n) for n in range(100_000)]
     lab.wait_for_wire()
     lab.page.locator(".sandbox-nb-notice").wait_for(state="hidden")
     assert lab.errors == []
 
 
 def test_keys_keep_their_order_while_a_wire_is_laid(lab):
+    lab.page.evaluate(KEEP_WIRES, True)
     lab.run("t = Terminal(LocalPty(['cat']))\nt")
+    lab.focus()
     text = "".join(chr(ord("a") + n % 26) for n in range(200))
-    lab.type(text + "\n")
+    lab.page.keyboard.type(text[:100])
+    lab.page.evaluate("window.open_wires()")
+    for key in text[100:] + "\n":  # at the speed of a hand, else the comm is never done with all it was given
+        lab.page.keyboard.type(key)
+        lab.page.wait_for_timeout(20)
     lab.see(f"^{text}\n{text}")
+    assert 0 < lab.page.evaluate("window.taken.input ?? 0") <= 101
+
+
+def test_a_connection_of_which_all_is_lost_leaves_no_notice(lab):
+    lab.page.evaluate(KEEP_WIRES, False)
+    lab.run("t = Terminal(shell())\nt")
+    lab.wait_for_wire()
+    lab.page.evaluate("""() => {
+        window.wires.at(-1).close();
+        window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.reconnect();
+    }""")
+    lab.page.wait_for_function("window.wires.length === 2")
+    lab.page.wait_for_timeout(2000)
+    lab.page.locator(".sandbox-nb-notice").wait_for(state="hidden")
+    lab.type("echo $((40 + 2))\n")
+    lab.see("^42")
 
 
 def test_a_question_in_what_is_replayed_is_not_answered_again(lab):

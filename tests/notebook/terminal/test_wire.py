@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import secrets
 import socket
@@ -9,6 +10,7 @@ import socket
 import pytest
 
 from sandbox_nb.notebook import terminal_wire
+from sandbox_nb.notebook.terminal_flow import CHUNK, WINDOW
 from sandbox_nb.notebook.terminal_wire import LENGTH, Wire, address, pack, unpack
 
 from .test_session import Room, wait_for_threads
@@ -108,7 +110,7 @@ def test_a_page_that_goes_is_lost_and_what_is_sent_to_it_then_does_no_harm(termi
     send({"kind": "output"}, b"x")
 
 
-@pytest.mark.parametrize("frame", [b"", b"{", b"\xff\n", b"[" * 100_000, pack({}, None)[:-3]])
+@pytest.mark.parametrize("frame", [b"", b"{", b"\xff\n", b"[" * 100_000])
 def test_what_is_no_message_ends_the_page_and_nothing_else(terminal, frame):
     other, caller = terminal.call(), terminal.call()
     caller.send_frame(frame)
@@ -118,12 +120,33 @@ def test_what_is_no_message_ends_the_page_and_nothing_else(terminal, frame):
     assert terminal.heard.empty()
 
 
-def test_a_page_that_goes_in_the_middle_of_a_message_is_lost(terminal):
+@pytest.mark.parametrize("frame", [b'{"kind": "inp', b'{"kind": "input"}\nhalf a pas'], ids=["message", "buffer"])
+def test_of_a_page_that_goes_in_the_middle_of_a_frame_nothing_is_taken(terminal, frame):
     caller = terminal.call()
-    caller.stream.write(LENGTH.pack(100) + b'{"kind": "inp')
+    caller.stream.write(LENGTH.pack(len(frame) + 1) + frame)
     caller.close()
     terminal.lost.get(timeout=10)
     assert terminal.heard.empty()
+
+
+def test_out_of_descriptors_it_takes_the_page_later(monkeypatch):
+    monkeypatch.setattr(terminal_wire, "PAUSE", 0.01)
+    accept, failures = socket.socket.accept, [OSError(errno.EMFILE, "too many open files")] * 2
+
+    def flaky(listener):
+        if failures:
+            raise failures.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", flaky)
+    terminal = Terminal()
+    terminal.wire.listen()
+    caller = terminal.call()
+    caller.send({"kind": "hello"})
+    assert terminal.heard.get(timeout=10)[0] == {"kind": "hello"}
+    terminal.wire.close()
+    caller.close()
+    wait_for_threads()
 
 
 def test_a_server_that_takes_nothing_is_given_up(terminal, monkeypatch):
@@ -145,7 +168,6 @@ def test_another_user_is_not_answered(terminal, monkeypatch):
 
 def test_no_page_is_taken_before_it_listens_nor_after_it_is_closed_but_pages_stay():
     terminal = Terminal()
-    terminal.wire.close()
     with pytest.raises(ConnectionRefusedError):
         terminal.call()
     terminal.wire.listen()
@@ -155,6 +177,7 @@ def test_no_page_is_taken_before_it_listens_nor_after_it_is_closed_but_pages_sta
     send = terminal.heard.get(timeout=10)[2]
     terminal.wire.close()
     terminal.wire.close()
+    terminal.wire.listen()
     with pytest.raises(ConnectionRefusedError):
         terminal.call()
     send({"kind": "end"}, None)
@@ -189,8 +212,12 @@ class Wired:
     def say(self, kind, data=b"", **fields):
         self.room.session.receive({"kind": kind, "view": self.name, **fields}, data, wire=self)
 
-    def hello(self, at=0):
-        self.say("hello", rows=24, cols=80, at=at)
+    def hello(self, at=0, turn=0):
+        self.say("hello", rows=24, cols=80, at=at, turn=turn)
+
+    @property
+    def output(self):
+        return b"".join(data for kind, data in self.heard if kind == "output")
 
 
 @pytest.fixture
@@ -201,18 +228,44 @@ def room():
     assert room.ended.wait(10)
 
 
-def test_a_view_is_told_things_the_way_its_last_message_came(room):
+def test_a_view_is_told_things_the_way_its_last_hello_came(room):
     room.hello()
     wired = Wired(room, "v")
     wired.hello()
     room.page.messages.clear()
     room.source.outputs.put(b"one")
-    room.page.wait(lambda: ("output", b"one") in wired.heard or room.page.messages)
-    assert room.page.messages == []
-    room.say("ack", drawn=3)
+    room.page.wait(lambda: wired.output == b"one" or room.page.messages)
+    room.say("ack", drawn=3)  # still under way by the comm
     room.source.outputs.put(b"two")
-    room.page.wait(lambda: room.page.text.endswith(b"two"))
-    assert ("output", b"two") not in wired.heard
+    room.page.wait(lambda: wired.output == b"onetwo" or room.page.messages)
+    assert room.page.messages == []
+    room.hello(at=6)
+    room.source.outputs.put(b"three")
+    room.page.wait(lambda: room.page.text == b"three")
+    wired.say("ack", drawn=6)  # still under way by the wire
+    room.source.outputs.put(b"four")
+    room.page.wait(lambda: room.page.text == b"threefour")
+    assert wired.output == b"onetwo"
+
+
+def test_a_hello_that_was_overtaken_changes_nothing(room):
+    wired = Wired(room, "v")
+    wired.hello(turn=2)
+    room.say("hello", rows=5, cols=5, at=0, turn=1)
+    room.source.outputs.put(b"by the wire")
+    room.page.wait(lambda: wired.output == b"by the wire" or room.page.messages)
+    assert room.page.messages == []
+    assert room.source.call() == ("open", 24, 80)
+    assert room.source.calls.empty()
+
+
+def test_a_good_bye_by_the_way_that_is_no_longer_used_is_not_heard(room):
+    wired = Wired(room, "v")
+    wired.hello()
+    room.hello()
+    wired.say("bye")
+    room.say("ack")
+    assert "who" not in room.page.kinds()
 
 
 def test_what_is_for_all_goes_every_way_there_is_and_once_on_each(room):
@@ -229,21 +282,46 @@ def test_what_is_for_all_goes_every_way_there_is_and_once_on_each(room):
     assert room.page.kinds() == ["output"]
 
 
-def test_a_wire_that_is_lost_takes_its_views_along_unless_they_have_another_way(room):
-    room.hello("here", 10, 40)
-    wired = Wired(room, "there")
+def test_a_wire_that_is_lost_leaves_its_view_to_the_comm_with_its_place_and_its_rank(room):
+    wired, leader = Wired(room, "wired"), Wired(room, "leader")
     wired.hello()
-    assert room.source.call() == ("open", 10, 40)
-    assert room.source.call() == ("resize", 24, 80)
+    leader.hello()
+    room.source.outputs.put(b"one")
+    room.page.wait(lambda: wired.output == b"one")
     room.session.lose(wired)
-    assert room.source.call() == ("resize", 10, 40)
-    assert room.page.last("size")["leader"] == "here"
+    room.source.outputs.put(b"two")
+    room.page.wait(lambda: room.page.text == b"two")
+    room.hello("wired", at=3)
+    assert room.page.last("welcome")["leader"] == "leader"
+    room.session.lose(wired)  # whom nobody uses any more
+    assert leader.output == b"onetwo" or leader.output == b"onetwotwo", "replayed for the other"
 
+
+def test_a_flood_waits_for_a_view_whose_wire_is_lost(room):
+    wired = Wired(room, "v")
     wired.hello()
-    assert room.source.call() == ("resize", 24, 80)
-    room.hello("there")
     room.session.lose(wired)
-    assert room.page.last("size")["leader"] == "there"
+    for _ in range(100):
+        room.source.outputs.put(bytes(65536))
+    room.page.wait(lambda: len(room.page.bytes) == WINDOW)
+    room.hello(at=0)
+    assert room.page.last("welcome")["at"] == 0
+
+
+def test_a_view_that_takes_nothing_is_left_behind_and_asks_for_the_rest_when_it_does(room, monkeypatch):
+    monkeypatch.setattr("sandbox_nb.notebook.terminal_flow.LEASE", 0.2)
+    silent = Wired(room, "silent")
+    silent.hello()
+    room.acknowledges = True
+    room.hello("later")
+    size = 10_000_000
+    for _ in range(0, size, 50_000):
+        room.source.outputs.put(bytes(50_000))
+    room.page.wait(lambda: len(room.page.bytes) == size, timeout=60)
+    assert WINDOW <= len(silent.output) <= WINDOW + 2 * CHUNK
+    silent.heard.clear()
+    silent.hello(at=size - 100)
+    room.page.wait(lambda: silent.output == bytes(100))
 
 
 def test_a_stranger_on_a_wire_is_asked_there_who_it_is(room):

@@ -1,6 +1,6 @@
 import { Inbox } from "./inbox";
-import type { FromKernel, Kernel, Model, Shape } from "./model";
-import { hasWires } from "./server";
+import type { FromKernel, FromView, Kernel, Model, Shape } from "./model";
+import { addressOf } from "./server";
 import { Wire } from "./wire";
 
 /**
@@ -21,11 +21,11 @@ const HELLO_AGAIN = 500;
 /** Milliseconds after which a message that the kernel has not taken up shows that it is busy. */
 const BUSY_AFTER = 1500;
 
-/** Milliseconds after the kernel's answer in which a terminal that has ended says so, and needs no wire. */
-const WIRE_AFTER = 100;
+/** Milliseconds after which a wire by which hello is not answered is taken for dead. */
+const UNANSWERED = 2000;
 
-/** Milliseconds after which a wire that was cut is laid again. */
-const WIRE_AGAIN = 3000;
+/** What may overtake, and be overtaken: the session sees to it that this changes nothing. */
+const ANY_ORDER = ["hello", "ack", "bye"];
 
 /** What the link tells the view. */
 export interface Receiver {
@@ -51,12 +51,12 @@ export class Link {
   private readonly kernel: Kernel | null | undefined;
   private readonly inbox = new Inbox();
   private readonly encoder = new TextEncoder();
-  /** What went over the comm and has not been taken up. */
-  private readonly untaken = new Set<object>();
-  private wire: Wire | null = null;
-  private wireTimer = 0;
-  /** Whether a wire was laid, or tried to, since the page is connected. */
-  private wired = false;
+  private readonly wire: Wire | null;
+  /** What went by the comm, has not been acted on, and must not be overtaken on the wire. */
+  private readonly pending = new Set<object>();
+  /** Timers of what went by the comm and has not been taken up. */
+  private readonly untaken = new Set<number>();
+  private turn = 0;
   private size = { rows: 0, cols: 0 };
   private welcomed = false;
   private answered = 0;
@@ -76,6 +76,8 @@ export class Link {
     private readonly receiver: Receiver,
   ) {
     this.kernel = model.widget_manager?.kernel;
+    const address = addressOf(document, this.kernel, model.get("display_id"));
+    this.wire = address && new Wire(address, { receive: this.receive, opened: this.hello, lost: this.hello });
   }
 
   /** Say hello with this size, and go on until answered. */
@@ -104,6 +106,7 @@ export class Link {
       this.hello();
     } else {
       this.send({ kind: "bye" });
+      window.clearTimeout(this.helloTimer);
       this.away = true;
       this.welcomed = false;
     }
@@ -169,6 +172,7 @@ export class Link {
         break;
       case "end":
         this.ending = { at: message.at, text: message.ending };
+        this.wire?.takeUp();
         this.finish();
         break;
     }
@@ -184,10 +188,7 @@ export class Link {
     this.welcomed = true;
     this.receiver.busy(false);
     this.receiver.shape(message);
-    if (!this.wired) {
-      this.wired = true;
-      this.wireTimer = window.setTimeout(this.lay, WIRE_AFTER);
-    }
+    if (this.ending === null) this.wire?.lay();
   }
 
   private output(at: number, bytes: Uint8Array): void {
@@ -218,7 +219,6 @@ export class Link {
     if (this.ending !== null && this.drawn >= this.ending.at) {
       this.receiver.end(this.ending.text);
       this.ending = null;
-      this.unlay();
     }
   }
 
@@ -227,37 +227,37 @@ export class Link {
   private hello = (): void => {
     window.clearTimeout(this.helloTimer);
     if (this.away) return;
-    // What goes by the wire arrives, if the wire is not cut; each repetition would be answered with all there is.
-    if (!this.byWire) this.helloTimer = window.setTimeout(this.hello, HELLO_AGAIN);
-    this.send({ kind: "hello", ...this.size, at: this.inbox.next });
+    const again = this.wire?.open ? () => this.wire!.cut() : this.hello;
+    this.helloTimer = window.setTimeout(again, this.wire?.open ? UNANSWERED : HELLO_AGAIN);
+    this.turn += 1;
+    this.send({ kind: "hello", ...this.size, at: this.inbox.next, turn: this.turn });
   };
 
-  /** Whether the next message goes by the wire: nothing that went by the comm may be overtaken. */
-  private get byWire(): boolean {
-    return this.wire !== null && this.wire.open && this.untaken.size === 0;
-  }
-
-  /** Send a message, and with it how far we are. `byComm` is called if it takes the comm: see `sendByComm`. */
-  private send(kind: object, bytes?: Uint8Array, byComm?: () => () => void): void {
+  /**
+   * Send a message by the wire or the comm, and with it how far we are. `byComm` is called if it is the comm, and
+   * what it returns when the kernel begins to act on it.
+   */
+  private send(content: FromView, bytes?: Uint8Array, byComm?: () => () => void): void {
     if (this.closed || this.away) return;
     window.clearTimeout(this.ackTimer);
     this.ackTimer = 0;
     this.acked = this.drawn;
-    const message = { view: this.name, drawn: this.drawn, ...kind };
-    if (this.byWire) this.wire!.send(message, bytes);
+    const message = { view: this.name, drawn: this.drawn, ...content };
+    if (this.wire?.open && (this.pending.size === 0 || ANY_ORDER.includes(message.kind))) this.wire.send(message, bytes);
     else this.sendByComm(message, bytes, byComm?.());
   }
 
-  /** Send a message the long way; `taken` is called when the kernel begins to act on it. */
-  private sendByComm(message: object, bytes?: Uint8Array, taken?: () => void): void {
-    this.untaken.add(message);
+  private sendByComm(message: FromView, bytes?: Uint8Array, taken?: () => void): void {
+    if (!ANY_ORDER.includes(message.kind)) this.pending.add(message);
     const wait = window.setTimeout(() => {
+      this.untaken.delete(wait);
       if (this.tells || !this.welcomed) this.receiver.busy(true);
     }, BUSY_AFTER);
+    this.untaken.add(wait);
     const status = ({ content }: { content: { execution_state: string } }) => {
+      if (content.execution_state === "idle") this.pending.delete(message);
       if (content.execution_state !== "busy") return;
-      window.clearTimeout(wait);
-      this.untaken.delete(message);
+      this.forget(wait);
       this.tells = true;
       this.receiver.busy(false);
       taken?.();
@@ -267,32 +267,15 @@ export class Link {
       this.model.send(message, { iopub: { status } }, bytes && [bytes.slice().buffer as ArrayBuffer]);
     } catch {
       // "Cannot send": the front end knows that the kernel is gone.
-      window.clearTimeout(wait);
       this.lose();
     }
   }
 
-  // The wire
-
-  /** Call the terminal by the short way. */
-  private lay = (): void => {
-    const server = this.kernel?.serverSettings;
-    if (server === undefined || !hasWires(document)) return;
-    this.wire = new Wire(server, this.model.get("display_id"), this.receive, this.hello, this.cut);
-  };
-
-  /** The wire is gone. One that never was is not tried again: server and kernel may be on two machines. */
-  private cut = (opened: boolean): void => {
-    this.wire = null;
-    if (!opened) return;
-    this.wireTimer = window.setTimeout(this.lay, WIRE_AGAIN);
-    this.hello();
-  };
-
-  private unlay(): void {
-    window.clearTimeout(this.wireTimer);
-    this.wire?.close();
-    this.wire = null;
+  private forget(...waits: number[]): void {
+    for (const wait of waits) {
+      window.clearTimeout(wait);
+      this.untaken.delete(wait);
+    }
   }
 
   // What becomes of kernel and connection
@@ -310,10 +293,10 @@ export class Link {
   private onConnection = (_: unknown, status: string): void => {
     this.receiver.connected(status === "connected");
     if (status !== "connected") return;
-    // What was sent meanwhile may be lost, and the wire may be dead without having said so.
-    this.unlay();
-    this.wired = false;
-    this.untaken.clear();
+    // What was sent meanwhile may be lost. A wire that is dead and does not say so leaves hello unanswered.
+    this.pending.clear();
+    this.forget(...this.untaken);
+    if (!this.wire?.open) this.wire?.takeUp();
     this.hello();
   };
 
@@ -325,7 +308,8 @@ export class Link {
 
   private drop(): void {
     this.closed = true;
-    this.unlay();
+    this.wire?.takeUp();
+    this.forget(...this.untaken);
     window.clearTimeout(this.helloTimer);
     window.clearTimeout(this.ackTimer);
     this.model.off("msg:custom", this.hear);

@@ -20,6 +20,12 @@ export type FromKernel =
   | { kind: "sync"; at: number }
   | { kind: "end"; at: number; ending: string };
 
+/** A message of a view, from the same table. */
+export interface FromView {
+  kind: "hello" | "ack" | "size" | "focus" | "input" | "bye";
+  [field: string]: unknown;
+}
+
 /** Takes a message of the kernel and the bytes that go with it. */
 export type Receive = (message: FromKernel, bytes: Uint8Array) => void;
 
@@ -50,6 +56,7 @@ interface Signal<Value> {
 }
 
 export interface Kernel {
+  id?: string;
   statusChanged: Signal<string>;
   connectionStatusChanged: Signal<string>;
   disposed: Signal<void>;

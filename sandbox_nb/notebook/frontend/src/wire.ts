@@ -1,42 +1,50 @@
-import type { FromKernel, Receive, ServerSettings } from "./model";
-
-/** Where server.py takes calls. */
-const PATH = "sandbox-nb/terminal/";
+import type { FromKernel, Receive } from "./model";
 
 const LINE_FEED = 10;
 
-/** The short way to a terminal: a websocket, as terminal_wire.py tells. */
+/** Milliseconds after which it is laid: a terminal that has ended says so in them, and needs none. */
+const SOON = 100;
+
+/** Milliseconds after which one that was cut is laid again; twice as many each time until something comes by it. */
+const AGAIN = 3000;
+const AGAIN_AT_MOST = 60_000;
+
+/** What the wire tells the link. */
+export interface Ends {
+  receive: Receive;
+  opened(): void;
+  /** It was open, and is no longer. */
+  lost(): void;
+}
+
+/**
+ * The short way to a terminal: a websocket, as terminal_wire.py tells.
+ *
+ * A wire that never was open is not laid again, since server and kernel may be on two machines; one that was is.
+ */
 export class Wire {
-  private readonly socket: WebSocket;
+  private socket: WebSocket | null = null;
+  private timer = 0;
+  private pause = AGAIN;
+  /** Whether this one was opened, any ever was, and the first was not. */
+  private opened = false;
+  private worked = false;
+  private refused = false;
   private readonly encoder = new TextEncoder();
   private readonly decoder = new TextDecoder();
 
-  /**
-   * Call the terminal `name`. `opened` is called when it answers, and `lost` when the wire is cut, with whether it
-   * had been open; neither after `close`.
-   */
   constructor(
-    server: ServerSettings,
-    name: string,
-    receive: Receive,
-    opened: () => void,
-    lost: (opened: boolean) => void,
-  ) {
-    const url = new URL(PATH + name, server.wsUrl.replace(/\/?$/, "/"));
-    if (server.appendToken && server.token) url.searchParams.set("token", server.token);
-    this.socket = new WebSocket(url);
-    this.socket.binaryType = "arraybuffer";
-    let answered = false;
-    this.socket.onopen = () => {
-      answered = true;
-      opened();
-    };
-    this.socket.onclose = () => lost(answered);
-    this.socket.onmessage = ({ data }: MessageEvent<ArrayBuffer>) => receive(...this.unpack(new Uint8Array(data)));
-  }
+    private readonly url: URL,
+    private readonly ends: Ends,
+  ) {}
 
   get open(): boolean {
-    return this.socket.readyState === WebSocket.OPEN;
+    return this.socket?.readyState === WebSocket.OPEN;
+  }
+
+  /** Lay it, if it is not there nor about to be. */
+  lay(): void {
+    if (this.socket === null && this.timer === 0 && !this.refused) this.callIn(SOON);
   }
 
   send(message: object, buffer: Uint8Array = new Uint8Array()): void {
@@ -44,12 +52,50 @@ export class Wire {
     const frame = new Uint8Array(head.length + buffer.length);
     frame.set(head);
     frame.set(buffer, head.length);
-    this.socket.send(frame);
+    this.socket!.send(frame);
   }
 
-  close(): void {
+  /** Give it up, as it seems dead, and lay it again later. */
+  cut(): void {
+    const lost = this.opened;
+    this.takeUp();
+    this.refused = !this.worked;
+    if (this.refused) return;
+    this.callIn(this.pause);
+    this.pause = Math.min(2 * this.pause, AGAIN_AT_MOST);
+    if (lost) this.ends.lost();
+  }
+
+  /** Take it up. It may be laid anew, also where it was not to be had before. */
+  takeUp(): void {
+    window.clearTimeout(this.timer);
+    this.timer = 0;
+    this.opened = this.refused = false;
+    if (this.socket === null) return;
     this.socket.onopen = this.socket.onclose = this.socket.onmessage = null;
     this.socket.close();
+    this.socket = null;
+  }
+
+  private callIn(milliseconds: number): void {
+    this.timer = window.setTimeout(() => {
+      this.timer = 0;
+      this.call();
+    }, milliseconds);
+  }
+
+  private call(): void {
+    const socket = (this.socket = new WebSocket(this.url));
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      this.opened = this.worked = true;
+      this.ends.opened();
+    };
+    socket.onclose = () => this.cut();
+    socket.onmessage = ({ data }: MessageEvent<ArrayBuffer>) => {
+      this.pause = AGAIN;
+      this.ends.receive(...this.unpack(new Uint8Array(data)));
+    };
   }
 
   private unpack(frame: Uint8Array): [FromKernel, Uint8Array] {
