@@ -75,7 +75,7 @@ class TerminalHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             while True:
                 (length,) = LENGTH.unpack(await self._frames.readexactly(LENGTH.size))
                 sent = self.write_message(await self._frames.readexactly(length), binary=True)
-                sent.add_done_callback(asyncio.Future.exception)  # that the page is gone is seen elsewhere
+                sent.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen elsewhere
         self.close()
 
 

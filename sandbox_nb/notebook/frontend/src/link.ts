@@ -70,6 +70,8 @@ export class Link {
   /** Whether this front end tells what became of a message. */
   private tells = false;
   private ending: { at: number; text: string } | null = null;
+  /** Whether the receiver was told of it. */
+  private over = false;
 
   constructor(
     private readonly model: Model,
@@ -172,7 +174,7 @@ export class Link {
         break;
       case "end":
         this.ending = { at: message.at, text: message.ending };
-        this.wire?.takeUp();
+        if (!this.wire?.open) this.wire?.takeUp();
         this.finish();
         break;
     }
@@ -186,6 +188,7 @@ export class Link {
       this.inbox.next = this.drawn = this.acked = message.at;
     }
     this.welcomed = true;
+    this.forget(...this.untaken);
     this.receiver.busy(false);
     this.receiver.shape(message);
     if (this.ending === null) this.wire?.lay();
@@ -216,10 +219,10 @@ export class Link {
   private acknowledge = (): void => this.send({ kind: "ack" });
 
   private finish(): void {
-    if (this.ending !== null && this.drawn >= this.ending.at) {
-      this.receiver.end(this.ending.text);
-      this.ending = null;
-    }
+    if (this.over || this.ending === null || this.drawn < this.ending.at) return;
+    this.over = true;
+    this.wire?.takeUp();
+    this.receiver.end(this.ending.text);
   }
 
   // Our side
