@@ -144,6 +144,7 @@ class Terminal(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         bundle: dict[str, Any] = {"text/plain": self._transcript()}
         if not self._done.is_set():
+            self._wire.listen()  # a cell that runs may keep us from hearing the page's first word
             view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
             bundle["application/vnd.jupyter.widget-view+json"] = view
         # With an id, so that the transcript can take its place. As long as the widget's type is in an output,
@@ -170,7 +171,7 @@ class Terminal(anywidget.AnyWidget):
 
     def _receive(self, _: Any, message: Message, buffers: list[memoryview]) -> None:
         if not self._done.is_set():
-            self._wire.listen()  # before the page knows that there is somebody to call
+            self._wire.listen()  # if it is shown in some other way than by itself
         self._session.receive(message, bytes(buffers[0]) if buffers else b"", readonly=self.readonly)
 
     def _receive_by_wire(self, message: Message, data: bytes, send: Send) -> None:

@@ -12,7 +12,8 @@ Three rules keep memory bounded everywhere:
 - Output is not read while a view that is alive owes an acknowledgement for ``WINDOW`` bytes; the pty then
   stops the program.
 - A view that owes one and has not been heard of for ``LEASE`` seconds holds nobody up. It is not forgotten:
-  a page whose kernel is busy goes on from where it was.
+  a page whose kernel is busy goes on from where it was. When more is outstanding than it could ever owe, nothing
+  more is sent for its sake (``is_left_behind``); it asks for the rest.
 
 The view used last (opened, focused or typed in) is the leader: its size is the terminal's, and it alone answers
 what programs ask a terminal, lest they get two answers.
@@ -45,6 +46,9 @@ PATIENCE = 0.064
 
 PING = 1.0
 """Seconds after which a view that owes an acknowledgement is asked for the first time if it missed something."""
+
+GONE = 64
+"""Views that said good-bye of which the last hello is remembered."""
 
 VIEWS = 32
 """Views that are remembered, since pages go without a word. One forgotten is asked who it is when it calls."""
@@ -96,6 +100,8 @@ class Flow:
         self.answered = 0
         """Questions below this number have been answered by some view, and are not to be again."""
         self._views: dict[str, View] = {}
+        self._gone: dict[str, int] = {}
+        """The number of the last hello of views that said good-bye."""
         self._uses = 0
         self._last = float("-inf")
         self.urgent = False
@@ -108,9 +114,9 @@ class Flow:
         self.ring.append(data)
 
     def is_stale(self, name: str, turn: int) -> bool:
-        """Whether a hello of this number was overtaken by a later one of the view."""
+        """Whether a hello of this number was overtaken by a later one of the view, or by its good-bye."""
         view = self._views.get(name)
-        return view is not None and turn < view.turn
+        return turn < view.turn if view else turn <= self._gone.get(name, -1)
 
     def hello(self, name: str, rows: int, cols: int, at: int, now: float, turn: int = 0) -> int:
         """A view asks for everything from ``at`` on. Returns the number its stream goes on with."""
@@ -150,8 +156,12 @@ class Flow:
         self.urgent = True
 
     def bye(self, name: str) -> None:
-        """A view is gone."""
-        self._views.pop(name, None)
+        """A view is gone, at least for now."""
+        if view := self._views.pop(name, None):
+            self._gone.pop(name, None)
+            self._gone[name] = view.turn
+            if len(self._gone) > GONE:
+                del self._gone[next(iter(self._gone))]
 
     # What follows from it
 

@@ -14,7 +14,7 @@ view   ``size`` rows, cols                              the view has this size n
 view   ``focus``                                        the view was focused
 view   ``input``, and a buffer                          the user typed or pasted
 view   ``bye``                                          the view is gone
-kernel ``welcome`` view, at, answered, and as ``size``  the answer to hello: bytes go on with ``at``
+kernel ``welcome`` view, turn, at, answered, ``size``'s the answer to hello: bytes go on with ``at``
 kernel ``who`` view                                      say hello
 kernel ``output`` at, and a buffer                      bytes from ``at`` on
 kernel ``size`` rows, cols, leader                      the terminal's size and the view that sets it
@@ -43,7 +43,7 @@ log = logging.getLogger("sandbox_nb.terminal")
 Message = dict[str, Any]
 
 Send = Callable[[Message, bytes | None], None]
-"""Takes a message for all views and the buffer that goes with it."""
+"""Takes a message and the buffer that goes with it: by the comm, for all views, or by the wire of one."""
 
 INPUT_LIMIT = 16 * 1024 * 1024
 """Bytes of input that may wait for a program that does not read."""
@@ -179,18 +179,27 @@ class Session:
         self._wires.get(view, self._send)(message, None)
 
     def _tell_all(self, message: Message, data: bytes | None = None) -> None:
+        """Send to all views, but bytes to none that takes nothing: the server would keep them, without bound."""
+        views = [view for view in self._flow.views if not data or not self._flow.is_left_behind(view)]
         for view, wire in self._wires.items():
-            # Else the server would keep, without bound, what a page does not fetch.
-            if data is None or not self._flow.is_left_behind(view):
+            if view in views:
                 wire(message, data)
-        if not self._wires or not self._flow.views <= self._wires.keys():
+        if not self._wires or any(view not in self._wires for view in views):
             self._send(message, data)
 
     def _hello(self, view: str, rows: int, cols: int, at: int, now: float, turn: int) -> None:
         begin = self._flow.hello(view, rows, cols, at, now, turn)
         self._settle()
         self._tell(
-            view, {"kind": "welcome", "view": view, "at": begin, "answered": self._flow.answered, **self._shape()}
+            view,
+            {
+                "kind": "welcome",
+                "view": view,
+                "turn": turn,
+                "at": begin,
+                "answered": self._flow.answered,
+                **self._shape(),
+            },
         )
         if self.ending is not None:
             self._start_sending()

@@ -4,7 +4,7 @@ A comm carries the same messages in every Jupyter there is, and begins every ter
 is announced to all of the page ("busy", "idle"), is signed, parsed and queued a dozen times on its way, and its
 echo waits until the page has drawn its status bar: four times as long, in all, as in JupyterLab's own terminal,
 which has a websocket for itself. So has ours where the server has our extension (server.py) and runs beside the
-kernel; cells that run do not hold it up there, whatever the kernel.
+kernel; a cell that runs does not hold it up there, whatever the kernel.
 
 A frame is a message as JSON, a line feed, and the message's buffer, if it has one. It is a websocket message on
 one side of the server; on the other its length goes before it, in four bytes.

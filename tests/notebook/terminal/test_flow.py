@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sandbox_nb.notebook import terminal_flow
-from sandbox_nb.notebook.terminal_flow import CHUNK, KEEP, LEASE, PING, TICK, WINDOW, Flow
+from sandbox_nb.notebook.terminal_flow import CHUNK, GONE, KEEP, LEASE, PING, TICK, WINDOW, Flow
 
 
 def drain(flow, now):
@@ -296,3 +296,13 @@ def test_a_chunk_is_never_larger_than_agreed_and_what_is_due_is_something(steps)
             at, data = flow.take(now)
             assert 0 < len(data) <= CHUNK
             flow.acknowledge("a", at + len(data), now)
+
+
+def test_of_views_that_said_good_bye_a_bounded_number_is_remembered():
+    flow = Flow()
+    for number in range(GONE + 10):
+        flow.hello(f"v{number}", 24, 80, 0, 0.0, turn=1)
+        flow.bye(f"v{number}")
+    assert not flow.is_stale("v0", 1)
+    assert flow.is_stale(f"v{GONE + 9}", 1)
+    assert len(flow._gone) == GONE

@@ -63,6 +63,18 @@ def test_by_the_wire_it_is_alive_while_a_cell_runs(notebook):
     assert notebook.errors == []
 
 
+@by("wire", [WITHOUT_SUBSHELLS[-1]])
+def test_by_the_wire_it_is_alive_when_it_is_first_seen_while_a_cell_runs(notebook):
+    notebook.run("t = Terminal(shell())\nt", wait=False)
+    notebook.run("time.sleep(20)", cell=2, wait=False)
+    notebook.see(r"^\$", timeout=15)
+    notebook.type('echo fi""rst\n')
+    notebook.see("^first", timeout=5)
+    assert notebook.page.locator(".jp-InputPrompt", has_text="[*]").count() == 1
+    assert notebook.page.locator(".sandbox-nb-notice").is_hidden()
+    assert notebook.errors == []
+
+
 @by("comm", WITH_SUBSHELLS)
 def test_with_subshells_it_is_alive_while_a_cell_runs(notebook):
     begin(notebook)

@@ -121,7 +121,7 @@ def test_the_source_begins_with_the_size_of_the_first_view(room):
     room.hello(rows=31, cols=97)
     assert room.source.call() == ("open", 31, 97)
     assert room.page.last("welcome") == {
-        "kind": "welcome", "view": "v", "at": 0, "answered": 0, "rows": 31, "cols": 97, "leader": "v",
+        "kind": "welcome", "view": "v", "turn": 0, "at": 0, "answered": 0, "rows": 31, "cols": 97, "leader": "v",
     }  # fmt: skip
 
 

@@ -297,6 +297,42 @@ def test_a_wire_that_is_lost_leaves_its_view_to_the_comm_with_its_place_and_its_
     assert leader.output == b"onetwo" or leader.output == b"onetwotwo", "replayed for the other"
 
 
+def test_a_page_that_went_without_a_word_has_nothing_sent_by_the_comm_for_long(room, monkeypatch):
+    monkeypatch.setattr("sandbox_nb.notebook.terminal_flow.LEASE", 0.2)
+    gone, here = Wired(room, "gone"), Wired(room, "here")
+    gone.hello()
+    room.session.lose(gone)
+    here.hello()
+    size, piece = 10_000_000, 50_000
+    for end in range(piece, size + 1, piece):
+        room.source.outputs.put(bytes(piece))
+        room.page.wait(lambda end=end: len(here.output) == end)
+        here.say("ack", drawn=end)
+    assert len(room.page.bytes) <= WINDOW + 2 * CHUNK
+
+
+def test_a_view_that_said_good_bye_is_not_brought_back_by_an_older_hello(room):
+    wired = Wired(room, "v")
+    wired.hello(turn=5)
+    wired.say("bye")
+    room.say("hello", rows=5, cols=5, at=0, turn=3)
+    assert not room.session._flow.knows("v")
+    room.say("hello", rows=6, cols=6, at=0, turn=6)
+    assert [room.source.call() for _ in range(2)] == [("open", 24, 80), ("resize", 6, 6)]
+
+
+def test_a_view_behind_what_is_kept_is_told_at_once(room, monkeypatch):
+    monkeypatch.setattr("sandbox_nb.notebook.terminal_flow.LEASE", 0.1)
+    monkeypatch.setattr("sandbox_nb.notebook.terminal_flow.PING", 60)
+    wired = Wired(room, "v")
+    wired.hello()
+    for _ in range(100):
+        room.source.outputs.put(bytes(65536))
+    room.page.wait(lambda: len(wired.output) >= WINDOW - CHUNK and room.source.outputs.empty(), timeout=30)
+    wired.say("ack", drawn=len(wired.output))
+    room.page.wait(lambda: ("output", b"") in wired.heard)
+
+
 def test_a_flood_waits_for_a_view_whose_wire_is_lost(room):
     wired = Wired(room, "v")
     wired.hello()

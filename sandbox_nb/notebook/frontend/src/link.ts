@@ -52,11 +52,13 @@ export class Link {
   private readonly inbox = new Inbox();
   private readonly encoder = new TextEncoder();
   private readonly wire: Wire | null;
-  /** What went by the comm, has not been acted on, and must not be overtaken on the wire. */
-  private readonly pending = new Set<object>();
+  /** What went by the comm and was not acted on, in order. */
+  private readonly pending = new Set<FromView>();
   /** Timers of what went by the comm and has not been taken up. */
   private readonly untaken = new Set<number>();
+  /** The number of the last hello, and of the last that went by the wire. */
   private turn = 0;
+  private wireTurn = 0;
   private size = { rows: 0, cols: 0 };
   private welcomed = false;
   private answered = 0;
@@ -90,6 +92,7 @@ export class Link {
     this.model.on("comm_live_update", this.lose);
     this.watch();
     this.hello();
+    this.wire?.lay();
   }
 
   close(): void {
@@ -156,7 +159,8 @@ export class Link {
   private receive = (message: FromKernel, bytes: Uint8Array): void => {
     switch (message.kind) {
       case "welcome":
-        if (message.view === this.name) this.welcome(message);
+        // One by the comm does not say that the wire works.
+        if (message.view === this.name && message.turn >= this.wireTurn && !this.away) this.welcome(message);
         break;
       case "who":
         if (message.view === this.name) this.hello();
@@ -230,9 +234,13 @@ export class Link {
   private hello = (): void => {
     window.clearTimeout(this.helloTimer);
     if (this.away) return;
-    const again = this.wire?.open ? () => this.wire!.cut() : this.hello;
-    this.helloTimer = window.setTimeout(again, this.wire?.open ? UNANSWERED : HELLO_AGAIN);
     this.turn += 1;
+    if (this.wire?.open) {
+      this.wireTurn = this.turn;
+      this.helloTimer = window.setTimeout(() => this.wire!.cut(), UNANSWERED);
+    } else {
+      this.helloTimer = window.setTimeout(this.hello, HELLO_AGAIN);
+    }
     this.send({ kind: "hello", ...this.size, at: this.inbox.next, turn: this.turn });
   };
 
@@ -246,19 +254,20 @@ export class Link {
     this.ackTimer = 0;
     this.acked = this.drawn;
     const message = { view: this.name, drawn: this.drawn, ...content };
-    if (this.wire?.open && (this.pending.size === 0 || ANY_ORDER.includes(message.kind))) this.wire.send(message, bytes);
+    const mayOvertake = ANY_ORDER.includes(message.kind) || [...this.pending].every(({ kind }) => ANY_ORDER.includes(kind));
+    if (this.wire?.open && mayOvertake) this.wire.send(message, bytes);
     else this.sendByComm(message, bytes, byComm?.());
   }
 
   private sendByComm(message: FromView, bytes?: Uint8Array, taken?: () => void): void {
-    if (!ANY_ORDER.includes(message.kind)) this.pending.add(message);
+    this.pending.add(message);
     const wait = window.setTimeout(() => {
       this.untaken.delete(wait);
       if (this.tells || !this.welcomed) this.receiver.busy(true);
     }, BUSY_AFTER);
     this.untaken.add(wait);
     const status = ({ content }: { content: { execution_state: string } }) => {
-      if (content.execution_state === "idle") this.pending.delete(message);
+      if (content.execution_state === "idle") this.acted(message);
       if (content.execution_state !== "busy") return;
       this.forget(wait);
       this.tells = true;
@@ -271,6 +280,15 @@ export class Link {
     } catch {
       // "Cannot send": the front end knows that the kernel is gone.
       this.lose();
+    }
+  }
+
+  /** The kernel has acted on a message, and so on all before it, of some of which we may not have heard. */
+  private acted(message: FromView): void {
+    if (!this.pending.has(message)) return;
+    for (const each of this.pending) {
+      this.pending.delete(each);
+      if (each === message) return;
     }
   }
 
@@ -296,10 +314,11 @@ export class Link {
   private onConnection = (_: unknown, status: string): void => {
     this.receiver.connected(status === "connected");
     if (status !== "connected") return;
-    // What was sent meanwhile may be lost. A wire that is dead and does not say so leaves hello unanswered.
-    this.pending.clear();
+    // What was sent meanwhile may be lost, or come later: when this is acted on, so was all before it.
     this.forget(...this.untaken);
-    if (!this.wire?.open) this.wire?.takeUp();
+    this.sendByComm({ kind: "ack", view: this.name, drawn: this.drawn });
+    // A wire that is dead and does not say so leaves hello unanswered.
+    this.wire?.again();
     this.hello();
   };
 

@@ -13,7 +13,7 @@ export interface Traits {
 
 /** Messages of the kernel; terminal_session.py has the table. */
 export type FromKernel =
-  | ({ kind: "welcome"; view: string; at: number; answered: number } & Shape)
+  | ({ kind: "welcome"; view: string; turn: number; at: number; answered: number } & Shape)
   | { kind: "who"; view: string }
   | { kind: "output"; at: number }
   | ({ kind: "size" } & Shape)

@@ -2,7 +2,7 @@ import type { FromKernel, Receive } from "./model";
 
 const LINE_FEED = 10;
 
-/** Milliseconds after which it is laid: a terminal that has ended says so in them, and needs none. */
+/** Milliseconds after which it is laid: in them a terminal that has ended may say so, and needs none. */
 const SOON = 100;
 
 /** Milliseconds after which one that was cut is laid again; twice as many each time until something comes by it. */
@@ -45,6 +45,13 @@ export class Wire {
   /** Lay it, if it is not there nor about to be. */
   lay(): void {
     if (this.socket === null && this.timer === 0 && !this.refused) this.callIn(SOON);
+  }
+
+  /** The page is connected again: what failed before may work. */
+  again(): void {
+    if (this.open) return;
+    this.takeUp();
+    if (this.worked) this.lay();
   }
 
   send(message: object, buffer: Uint8Array = new Uint8Array()): void {
