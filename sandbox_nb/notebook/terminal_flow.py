@@ -165,10 +165,6 @@ class Flow:
 
     # What follows from it
 
-    def knows(self, name: str) -> bool:
-        """Whether this view has said hello, and is remembered."""
-        return name in self._views
-
     def is_left_behind(self, name: str) -> bool:
         """Whether so much is outstanding that this view is not waited for, and is to ask for the rest itself."""
         view = self._views.get(name)
@@ -176,7 +172,7 @@ class Flow:
 
     @property
     def views(self) -> Set[str]:
-        """The names of those that are remembered."""
+        """The names of those that have said hello, and are remembered."""
         return self._views.keys()
 
     @property

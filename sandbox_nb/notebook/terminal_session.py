@@ -113,7 +113,7 @@ class Session:
                 case "bye" if self._wires.get(view) is wire:
                     self._flow.bye(view)
                     self._route(view, None)
-            if kind not in ("hello", "bye") and not self._flow.knows(view):
+            if kind not in ("hello", "bye") and view not in self._flow.views:
                 (wire or self._send)({"kind": "who", "view": view}, None)
             self._settle()
             self._changed.notify_all()

@@ -12,6 +12,8 @@ from lab import skipping
 
 from sandbox_nb.bench.terminal_page import WITHOUT_WIRES, Server, browser
 
+from .room import Room
+
 TIMEOUT = 60
 """Seconds to wait for what should be seen at once, on a machine that is busy."""
 
@@ -228,3 +230,11 @@ def fresh(chromium, servers, request):
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)
     yield Notebook(servers("jupyterlab"), page, f"{name}.ipynb")
     page.close()
+
+
+@pytest.fixture
+def room():
+    room = Room()
+    yield room
+    room.session.close()
+    assert room.ended.wait(10)

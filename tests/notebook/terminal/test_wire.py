@@ -13,7 +13,7 @@ from sandbox_nb.notebook import terminal_wire
 from sandbox_nb.notebook.terminal_flow import CHUNK, WINDOW
 from sandbox_nb.notebook.terminal_wire import LENGTH, Wire, address, pack, unpack
 
-from .test_session import Room, wait_for_threads
+from .room import wait_for_threads
 
 
 class Caller:
@@ -220,14 +220,6 @@ class Wired:
         return b"".join(data for kind, data in self.heard if kind == "output")
 
 
-@pytest.fixture
-def room():
-    room = Room()
-    yield room
-    room.session.close()
-    assert room.ended.wait(10)
-
-
 def test_a_view_is_told_things_the_way_its_last_hello_came(room):
     room.hello()
     wired = Wired(room, "v")
@@ -316,7 +308,7 @@ def test_a_view_that_said_good_bye_is_not_brought_back_by_an_older_hello(room):
     wired.hello(turn=5)
     wired.say("bye")
     room.say("hello", rows=5, cols=5, at=0, turn=3)
-    assert not room.session._flow.knows("v")
+    assert "v" not in room.session._flow.views
     room.say("hello", rows=6, cols=6, at=0, turn=6)
     assert [room.source.call() for _ in range(2)] == [("open", 24, 80), ("resize", 6, 6)]
 
