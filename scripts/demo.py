@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -36,10 +37,16 @@ def main(path: Path) -> int:
 def show(cell: nbformat.NotebookNode) -> None:
     """Print a cell's source and its output, as a terminal session would."""
     print("\n".join(f"│ {line}" for line in cell.source.splitlines()))
-    for output in cell.outputs:
-        text = output.text if output.output_type == "stream" else output.get("data", {}).get("text/plain", "")
+    for stream, outputs in itertools.groupby(cell.outputs, key=lambda output: output.get("name")):
+        # A kernel sends a stream by time, also in the middle of a line: its pieces belong together.
+        text = "\n".join(map(plain, outputs)) if stream is None else "".join(map(plain, outputs))
         print(text.rstrip("\n"))
     print()
+
+
+def plain(output: nbformat.NotebookNode) -> str:
+    """Return ``output`` as text, "" when it has none."""
+    return output.text if output.output_type == "stream" else output.get("data", {}).get("text/plain", "")
 
 
 if __name__ == "__main__":

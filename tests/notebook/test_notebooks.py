@@ -131,6 +131,14 @@ def test_it_runs_from_top_to_bottom_and_shows_what_it_says(notebook):
         at = found.end()
 
 
+def test_a_line_that_comes_in_pieces_is_shown_as_one(tmp_path):
+    source = "print('in two', end=' ', flush=True)\nprint('pieces', flush=True)\nprint('and more')"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / "pieces.ipynb")
+    command = [sys.executable, ROOT / "scripts/demo.py", tmp_path / "pieces.ipynb"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\nin two pieces\nand more\n\n")
+
+
 def test_a_cell_that_fails_is_the_last_that_is_shown_and_its_error_what_is_said(tmp_path):
     cells = [nbformat.v4.new_code_cell(text) for text in ("1 + 1", "1 / 0", "3 + 3")]
     made = nbformat.v4.new_notebook(cells=cells)
