@@ -17,7 +17,7 @@ def test_the_times_of_a_life_follow_one_another():
 
 
 def test_all_of_a_machine_is_measured(shrink):
-    shrink(machine, IMPORTS=1, ROUNDS=1, WARM_ROUNDS=1, STANDBY_ROUNDS=1, TOGETHER=2, CALLS=1, SHELLS=1)
+    shrink(machine, IMPORTS=1, ROUNDS=1, WARM_ROUNDS=1, STANDBY_ROUNDS=1, TOGETHER=2, CALLS=1, BARE_EXECS=1)
     rows = machine.rows()
     assert tuple(rows) == machine.NAMES
     assert all(row.median > 0 and row.n == 1 for name, row in rows.items() if not name.startswith("import"))
