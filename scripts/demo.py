@@ -39,8 +39,8 @@ def show(cell: nbformat.NotebookNode) -> None:
     print("\n".join(f"│ {line}" for line in cell.source.splitlines()))
     for stream, outputs in itertools.groupby(cell.outputs, key=lambda output: output.get("name")):
         # A kernel sends a stream by time, also in the middle of a line: its pieces belong together.
-        text = "\n".join(map(plain, outputs)) if stream is None else "".join(map(plain, outputs))
-        print(text.rstrip("\n"))
+        between = "\n" if stream is None else ""
+        print(between.join(map(plain, outputs)).rstrip("\n"))
     print()
 
 

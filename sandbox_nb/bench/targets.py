@@ -1,7 +1,8 @@
 """What is aimed at: the rows that a change may not make worse than this.
 
 Absolute figures are those of two emulated processors; a ratio has the same target on any machine. How fast the
-host itself is, ``bare_boot_s`` and ``bare_exec_ms`` tell; ``warm_over_bare`` and ``exec_over_bare`` compare with that.
+host itself is, ``bare_boot_s`` and ``bare_exec_ms`` tell; ``warm_over_bare`` and ``exec_over_bare`` compare with
+that.
 """
 
 from __future__ import annotations
