@@ -239,8 +239,9 @@ class AsyncSandbox(BaseSandbox):
         """Copy a file or folder of the host into the guest.
 
         As ``cp -a`` does: into ``target`` if that is a folder, under its own name; else it becomes ``target``,
-        whose parent must be there. ``source/.`` stands for what is in the folder. A folder that is in the way is
-        filled up, a file is replaced; each is there whole or as it was, also when the copy fails or is cancelled.
+        whose parent must be there. ``source/.`` stands for what is in the folder; ``target`` then keeps its mode. A
+        folder that is in the way is filled up, a file is replaced; each is there whole or as it was, also when the
+        copy fails or is cancelled.
         Modes, times of modification, symbolic and hard links are kept; owners are not, all is root's. ``source``
         itself may be a link, those in it are copied as links. Devices, sockets and pipes are left out, and named
         in the result.
@@ -254,8 +255,8 @@ class AsyncSandbox(BaseSandbox):
     async def copy_from(self, source: AnyPath, target: AnyPath, *, progress: CopyProgress | None = None) -> Copied:
         """Copy a file or folder of the guest to the host, by the rules of ``copy_to``.
 
-        What comes belongs to the caller, and has no set-id bits. Nothing a guest sends reaches out of ``target``;
-        but a link it sent may point anywhere, as any that is copied.
+        What comes belongs to the caller, and has no set-id bits. Nothing a guest sends reaches out of ``target``,
+        nor chooses the name there; but a link it sent may point anywhere, as any that is copied.
         """
         async with self._life.use():
             return await self._services.files.copy_from(source, target, progress)

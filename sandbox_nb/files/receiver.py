@@ -24,6 +24,9 @@ __all__ = ["TreeReceiver"]
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_HERE = b"."
+"""Instead of a name: the folder that is there, which stays as it is but for its content."""
+
 PERMISSIONS = 0o777
 """What is taken of a mode. A set-id bit would hand the caller's rights on the host to a program of the guest's."""
 
@@ -43,24 +46,27 @@ class TreeReceiver:
         # Made under this name, renamed when whole: a file is there as it was or as it shall be.
         self._temporary = f".sandbox_nb-{secrets.token_hex(6)}".encode()
 
-    def receive(self, target: AnyPath) -> str:
+    def receive(self, target: AnyPath, name: bytes) -> str:
         """Put the tree at ``target``, or into it if that is a folder, and return where it is.
+
+        There it is called ``name``, whatever the guest calls it, which may be a name of more weight on the host
+        than the one that was asked for. With none the content alone goes into the folder.
 
         Raises NotFound, ResourceExhausted and others with the path that could not be made.
         """
         self._target = os.fsencode(target)
         try:
-            return self._receive_top()
+            return self._receive_top(name)
         except ConnectionError:
             raise
         except OSError as error:
             raise explain(error, b"/".join([self._target, *self._trail])) from error
 
-    def _receive_top(self) -> str:
+    def _receive_top(self, name: bytes) -> str:
         entry = read_entry(self._source)
         if entry is None:
             raise ProtocolError("the guest sent an empty tree")
-        folder, name = self._open_place(entry.name)
+        folder, name = self._open_place(name)
         try:
             self._receive_node(folder, name, entry)
         finally:
@@ -76,7 +82,7 @@ class TreeReceiver:
             folder = os.open(self._target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             if name:
                 self._target = self._target.rstrip(b"/") + b"/" + name
-            return folder, name or b"."
+            return folder, name or _HERE
         parent, _, last = self._target.rpartition(b"/")
         if last in (b"", b".", b".."):
             raise NotFound(f"{printable(self._target)} is not there")
@@ -115,7 +121,8 @@ class TreeReceiver:
                 self._receive_node(folder, inner.name, inner)
                 self._trail.pop()
             # Last: a folder that may not be written to must be filled, and filling it changes its time.
-            self._set_attributes(folder, entry)
+            if name != _HERE:
+                self._set_attributes(folder, entry)
         finally:
             os.close(folder)
 

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from sandbox_nb.errors import ProtocolError
 from sandbox_nb.guest.proto.files_pb2 import Entry
 
-__all__ = ["LENGTH", "RECORD_MAX", "read_entry", "read_record"]
+__all__ = ["LENGTH", "RECORD_MAX", "read_entry", "read_record", "tree_name"]
 
 RECORD_MAX = 256 * 1024
 """Bytes of a record, at most."""
@@ -22,6 +22,12 @@ MAX_DEPTH = 256
 """Folders that may lie in each other. One is open for each, and a process may have few files open."""
 
 LENGTH = struct.Struct(">I")
+
+
+def tree_name(path: bytes) -> bytes:
+    """What the tree at ``path`` is called where it is put: its last name, nothing for "/", "." and ".."."""
+    name = path.rstrip(b"/").rpartition(b"/")[2]
+    return b"" if name in (b".", b"..") else name
 
 
 def read_record(source: BinaryIO) -> bytes:

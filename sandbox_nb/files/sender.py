@@ -9,7 +9,7 @@ from typing import BinaryIO
 from sandbox_nb.errors import InvalidArgument, ResourceExhausted
 from sandbox_nb.files.failure import explain, printable
 from sandbox_nb.files.info import AnyPath, Tally
-from sandbox_nb.files.records import LENGTH, MAX_DEPTH, RECORD_MAX
+from sandbox_nb.files.records import LENGTH, MAX_DEPTH, RECORD_MAX, tree_name
 from sandbox_nb.guest.proto.files_pb2 import Entry
 
 __all__ = ["TreeSender"]
@@ -49,8 +49,7 @@ class TreeSender:
         fd = os.open(path, _READ & ~os.O_NOFOLLOW)
         try:
             found = os.fstat(fd)
-            name = path.rstrip(b"/").rpartition(b"/")[2]
-            entry = _entry(b"" if name in (b".", b"..") else name, found)
+            entry = _entry(tree_name(path), found)
             if stat.S_ISDIR(found.st_mode):
                 self._send_folder(fd, entry)
             elif stat.S_ISREG(found.st_mode):

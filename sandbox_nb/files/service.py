@@ -15,7 +15,7 @@ from sandbox_nb.encoding import guest_bytes, guest_data
 from sandbox_nb.errors import ProtocolError
 from sandbox_nb.files.info import AnyPath, Copied, CopyProgress, FileInfo, Tally
 from sandbox_nb.files.receiver import TreeReceiver
-from sandbox_nb.files.records import RECORD_MAX, read_entry
+from sandbox_nb.files.records import RECORD_MAX, read_entry, tree_name
 from sandbox_nb.files.sender import TreeSender
 from sandbox_nb.files.transfer import carry
 from sandbox_nb.guest.proto.files_pb2 import (
@@ -125,7 +125,7 @@ class Files:
 
             def work() -> str:
                 with cast(BinaryIO, sock.makefile("rb", RECORD_MAX)) as records:
-                    return TreeReceiver(records, tally).receive(here)
+                    return TreeReceiver(records, tally).receive(here, tree_name(there))
 
             _, path = await carry(call, sock, work, tally, progress)
         return tally.result(path)

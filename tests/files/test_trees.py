@@ -43,9 +43,9 @@ def send(source) -> tuple[bytes, Tally]:
     return out.getvalue(), tally
 
 
-def receive(data: bytes, target) -> tuple[str, Tally]:
+def receive(data: bytes, target, name: bytes = b"t") -> tuple[str, Tally]:
     tally = Tally()
-    return TreeReceiver(io.BytesIO(data), tally).receive(target), tally
+    return TreeReceiver(io.BytesIO(data), tally).receive(target, name), tally
 
 
 def test_a_tree_comes_out_as_it_went_in(tmp_path):
@@ -63,7 +63,7 @@ def test_a_tree_goes_into_a_folder_that_is_there_and_fills_up_what_it_finds(tmp_
     (tmp_path / "out" / "source" / "deep").mkdir(parents=True)
     (tmp_path / "out" / "source" / "deep" / "mine").write_text("kept")
     (tmp_path / "out" / "source" / "large").symlink_to("/etc/passwd")
-    path, _ = receive(send(source)[0], tmp_path / "out")
+    path, _ = receive(send(source)[0], tmp_path / "out", b"source")
     assert path == str(tmp_path / "out" / "source")
     assert (tmp_path / "out" / "source" / "deep" / "mine").read_text() == "kept"
     (tmp_path / "out" / "source" / "deep" / "mine").unlink()
@@ -73,10 +73,13 @@ def test_a_tree_goes_into_a_folder_that_is_there_and_fills_up_what_it_finds(tmp_
 
 def test_the_content_alone_is_named_by_a_dot_as_cp_has_it(tmp_path):
     source = trees.make(tmp_path / "source")
-    (tmp_path / "out").mkdir()
-    path, _ = receive(send(f"{source}/.")[0], tmp_path / "out")
+    (tmp_path / "out").mkdir(mode=0o700)
+    path, _ = receive(send(f"{source}/.")[0], tmp_path / "out", b"")
     assert path == str(tmp_path / "out")
-    assert trees.fingerprint(tmp_path / "out") == trees.fingerprint(source)
+    copied, sent = trees.fingerprint(tmp_path / "out"), trees.fingerprint(source)
+    assert copied.pop(b".")[1] == 0o700, "it was there, and is nobody's to change"
+    del sent[b"."]
+    assert copied == sent
 
 
 def test_one_file_is_a_tree_too_and_a_link_to_it_is_followed_at_the_top(tmp_path):
@@ -91,8 +94,8 @@ def test_one_file_is_a_tree_too_and_a_link_to_it_is_followed_at_the_top(tmp_path
 
 def test_a_relative_target_lies_in_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert receive(file("x"), "copy")[0] == "copy"
-    assert receive(file("x"), ".")[0] == "./x"
+    assert receive(file("x"), "copy", b"x")[0] == "copy"
+    assert receive(file("x"), ".", b"x")[0] == "./x"
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "x").read_bytes() == b"content"
 
 
@@ -126,7 +129,7 @@ def test_a_place_that_cannot_be_is_said_by_name(tmp_path):
             receive(file("x"), f"{tmp_path}/{target}")
     (tmp_path / "x").mkdir()
     with pytest.raises(InvalidArgument, match="/x: "):
-        receive(file("x"), tmp_path)
+        receive(file("x"), tmp_path, b"x")
     assert os.listdir(tmp_path) == ["x"]
 
 
@@ -160,6 +163,23 @@ def test_a_name_that_is_a_path_is_refused(tmp_path, outside, name, kind):
         receive(entry("t", FOLDER) + entry(name, kind, target=b"x") + END + END, tmp_path / "out")
     assert os.listdir(tmp_path / "out") == ["t"]
     assert os.listdir(tmp_path / "out" / "t") == []
+
+
+@pytest.mark.parametrize("name", [b".bashrc", b""])
+@pytest.mark.parametrize("tree", ["file", "folder"])
+def test_the_name_of_the_tree_is_not_the_guests_to_choose(tmp_path, outside, name, tree):
+    (tmp_path / "out").chmod(0o700)
+    data = file(name) if tree == "file" else entry(name, FOLDER | 0o777) + file(".bashrc") + END
+    path, _ = receive(data, tmp_path / "out", b"report")
+    assert path == str(tmp_path / "out" / "report")
+    assert os.listdir(tmp_path / "out") == ["report"]
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o700
+
+
+def test_a_file_where_the_content_of_a_folder_was_asked_for_is_refused(tmp_path, outside):
+    with pytest.raises(SandboxError):
+        receive(file("x"), tmp_path / "out", b"")
+    assert os.listdir(tmp_path / "out") == []
 
 
 def test_a_link_in_the_way_is_not_followed(tmp_path, outside):
@@ -228,8 +248,8 @@ def test_what_breaks_the_protocol_is_said_and_takes_no_memory(tmp_path, data):
 def test_a_time_beyond_all_time_is_no_crash(tmp_path):
     for number, mtime in enumerate((2**63 - 1, -(2**63), 2**40)):
         with contextlib.suppress(SandboxError):  # a file system may refuse it
-            receive(entry(f"f{number}", FILE, mtime=mtime) + END, tmp_path)
-        assert set(os.listdir(tmp_path)) <= {"f0", "f1", "f2"}
+            receive(entry("f", FILE, mtime=mtime) + END, tmp_path, b"f")
+        assert set(os.listdir(tmp_path)) <= {"f"}
 
 
 def test_depth_has_a_limit_that_is_said(tmp_path):
@@ -253,7 +273,7 @@ def test_a_tree_larger_than_any_buffer_needs_little_memory(tmp_path):
         sender = threading.Thread(target=TreeSender(out, Tally()).send, args=(source,))
         sender.start()
         tally = Tally()
-        TreeReceiver(records, tally).receive(tmp_path / "copy")
+        TreeReceiver(records, tally).receive(tmp_path / "copy", b"source")
         sender.join()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

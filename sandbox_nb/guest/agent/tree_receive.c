@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define PERMISSIONS 07777
+#define HERE "." /* instead of a name */
 
 /* Where paths of links count from. -1 as long as it is not there: a tree that is one file. */
 static int top = -1;
@@ -41,7 +42,10 @@ static void set_times(int fd, struct timespec mtime)
 		give_up();
 }
 
-/* Mode and time come last: a folder that may not be written to must be filled, and filling it changes its time. */
+/*
+ * Mode and time come last: a folder that may not be written to must be filled, and filling it changes its time. The one that
+ * was there, and gets the content alone, keeps its own.
+ */
 static void receive_folder(int parent, const struct entry *entry, const char *name)
 {
 	mode_t mode = entry->mode & PERMISSIONS;
@@ -59,9 +63,11 @@ static void receive_folder(int parent, const struct entry *entry, const char *na
 			job_fail(STATUS_INVALID_ARGUMENT, "the stream holds an entry without a name, in %.400s", trail());
 		receive_node(folder, &inner, trail_enter(inner.name));
 	}
-	if (fchmod(folder, mode) < 0)
-		give_up();
-	set_times(folder, mtime);
+	if (strcmp(name, HERE) != 0) {
+		if (fchmod(folder, mode) < 0)
+			give_up();
+		set_times(folder, mtime);
+	}
 	close(folder);
 }
 
@@ -160,7 +166,7 @@ static int open_place(const char *path, const struct entry *entry, const char **
 	int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (folder >= 0) {
 		trail_begin(path);
-		*name = entry->name.len > 0 ? trail_enter(entry->name) : ".";
+		*name = entry->name.len > 0 ? trail_enter(entry->name) : HERE;
 		return folder;
 	}
 	folder = folder_of(path, name);

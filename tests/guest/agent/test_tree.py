@@ -122,6 +122,16 @@ async def test_the_place_is_the_one_cp_would_choose(files, tmp_path, source, tar
     assert trees.fingerprint(tmp_path / "guest").keys() == trees.fingerprint(tmp_path / "host").keys() == wanted
 
 
+async def test_a_folder_that_gets_the_content_of_another_keeps_its_mode(files, tmp_path):
+    for side in ("host", "guest"):
+        (tmp_path / side / "t").mkdir(parents=True, mode=0o755)
+        (tmp_path / side / "shared").mkdir()
+        (tmp_path / side / "shared").chmod(0o1777)
+    await files.copy_to(f"{tmp_path}/host/t/.", f"{tmp_path}/guest/shared")
+    await files.copy_from(f"{tmp_path}/guest/t/.", f"{tmp_path}/host/shared")
+    assert [(tmp_path / side / "shared").stat().st_mode & 0o7777 for side in ("host", "guest")] == [0o1777] * 2
+
+
 async def test_pipes_and_sockets_are_skipped_and_named(files, tmp_path):
     (tmp_path / "guest").mkdir()
     os.mkfifo(tmp_path / "guest" / "pipe")
