@@ -134,6 +134,7 @@ async def bring_up(
         machine, control = await _restored(begun, boot) or await _booted(begun, boot)
         undo.push_async_callback(machine.close)
         undo.callback(control.close)
+        way.hang_up()
         return Called(machine, way, control, state_dir, confinement, undo.pop_all())
     raise AssertionError("the exit stack swallows nothing")
 

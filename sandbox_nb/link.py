@@ -43,6 +43,9 @@ class Link(Protocol):
     async def called(self) -> socket.socket:
         """Wait for the call of the agent, which says that it is ready: a connected socket."""
 
+    def hang_up(self) -> None:
+        """Take no more calls: the agent's has come, and nobody would answer what else the guest calls."""
+
     async def dial(self, port: int, first: bytes = b"") -> socket.socket:
         """Connect to a port of the guest and send ``first``; a connected, non-blocking socket. Raises OSError."""
 
@@ -137,6 +140,10 @@ class DeviceLink:
         connection, _ = await accept(self._listening)
         return connection
 
+    def hang_up(self) -> None:
+        """See Link."""
+        self._listening.close()
+
     async def dial(self, port: int, first: bytes = b"") -> socket.socket:
         """See Link."""
         return await self._hybrid.dial(port, timeout=None, first=first)
@@ -167,7 +174,7 @@ class DeviceLink:
 
     async def close(self) -> None:
         """See Link."""
-        self._listening.close()
+        self.hang_up()
         try:
             await self.device.stop()
         finally:
@@ -208,6 +215,10 @@ class KernelLink:
                 return sock
             sock.close()
 
+    def hang_up(self) -> None:
+        """See Link."""
+        self._listening.close()
+
     async def dial(self, port: int, first: bytes = b"") -> socket.socket:
         """See Link."""
         return await self._kernel.dial(port, timeout=None, first=first)
@@ -226,7 +237,7 @@ class KernelLink:
 
     async def close(self) -> None:
         """See Link."""
-        self._listening.close()
+        self.hang_up()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

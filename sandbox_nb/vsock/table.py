@@ -68,15 +68,18 @@ class Table:
         self._next_port = self._next_port + 1 if self._next_port < LAST_PORT else FIRST_PORT
 
     def release(self, stream: Stream) -> None:
-        """The guest is done with a stream: its ports are free, its bytes may still have to be delivered."""
+        """The guest is done with a stream: its ports are free, its bytes may still have to be delivered.
+
+        Until they are, they take the room it was granted: who comes again and again gets no more in all.
+        """
         connection = stream.connection
         del self.streams[connection.host_port, connection.guest_port]
-        self._granted -= connection.credit.buf_alloc
         self._lingering.add(stream)
 
     def forget(self, stream: Stream) -> None:
         """All is delivered that can be."""
         self._lingering.remove(stream)
+        self._granted -= stream.connection.credit.buf_alloc
         self._loop.discard(stream.socket)
         self.counters["bytes_to_guest"] += stream.sent
         self.counters["bytes_to_host"] += stream.received

@@ -14,6 +14,7 @@ import pytest
 from sandbox_nb.vsock import bridge, handshake, packet, table
 from sandbox_nb.vsock.packet import HOST_CID, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND
 from vsock.model import data_of
+from vsock.rig import Wire
 
 KIB = 1024
 
@@ -243,6 +244,26 @@ class TestLimit:
         assert sum(granted) <= table.WINDOW_BUDGET + 300 * table.MIN_WINDOW
         for wire in wires:
             wire.send(packet.RST)
+        assert rig.device.statistics()["granted"] == 0
+
+    def test_what_is_kept_of_connections_the_guest_has_ended_counts_until_it_is_delivered(self, rigs):
+        rig = rigs(limit=200)
+        rig.start()
+        listener = rig.listen(7000, backlog=100)
+        for port in range(100):
+            rig.guest.send(rig.guest.packet(packet.REQUEST, port, 7000))
+            rig.guest.kick()
+            rig.settle()
+            wire = Wire(rig, None, 7000, port)
+            wire.fill()
+            wire.send(packet.RST)
+            rig.guest.receive()
+        kept = rig.device.statistics()
+        assert len(kept["streams"]) == 100
+        assert sum(s["backlog"] for s in kept["streams"]) <= table.WINDOW_BUDGET + 100 * table.MIN_WINDOW
+        for _ in range(100):
+            listener.accept()[0].close()
+        rig.settle()
         assert rig.device.statistics()["granted"] == 0
 
 
