@@ -28,6 +28,9 @@ __all__ = ["AsyncForward", "Forward", "Forwarder", "ends"]
 OPENING = 16
 """Streams opened at a time; the agent takes 64 that nobody has claimed, and not all of them are ours."""
 
+CALLERS = 256
+"""Connections of a guest to the host that are there at a time: each takes two of the process's descriptors."""
+
 RETRY = 0.1
 """Seconds until connections are taken again when the process has too many files open."""
 
@@ -79,13 +82,12 @@ class AsyncForward:
     def __repr__(self) -> str:
         return f"<AsyncForward from {self}>"
 
-    def _begin(self, work: Coroutine[Any, Any, None], *, holds: socket.socket | None = None) -> None:
-        """Start work that ends with the forward; a socket it ``holds`` is closed even if it never gets to run."""
+    def _begin(self, work: Coroutine[Any, Any, None], *, then: Callable[[], None]) -> None:
+        """Start work that ends with the forward; ``then`` is called at its end, even if it never gets to run."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if holds is not None:
-            task.add_done_callback(lambda _: holds.close())
+        task.add_done_callback(lambda _: then())
 
 
 class Forward:
@@ -135,6 +137,7 @@ class Forwarder:
         self._forwards: set[AsyncForward] = set()
         self._bound: dict[str, AsyncForward] = {}
         self._accepting: asyncio.Task[None] | None = None
+        self._callers = 0
         self._machine_ends = False
 
     async def forward(self, host_port: int, target: int | str) -> AsyncForward:
@@ -146,12 +149,11 @@ class Forwarder:
         listener = listen(host_port)
 
         async def end() -> None:
-            listener.close()
             self._forwards.discard(forward)
 
         forward = AsyncForward(target, listener.getsockname()[1], end)
         self._forwards.add(forward)
-        forward._begin(self._serve(forward, listener))
+        forward._begin(self._serve(forward, listener), then=listener.close)
         return forward
 
     async def forward_socket(self, path: str, target: int | str) -> AsyncForward:
@@ -209,7 +211,7 @@ class Forwarder:
             except OSError:
                 await asyncio.sleep(RETRY)
             else:
-                forward._begin(self._dial(forward, connection), holds=connection)
+                forward._begin(self._dial(forward, connection), then=connection.close)
 
     async def _dial(self, forward: AsyncForward, connection: socket.socket) -> None:
         try:
@@ -241,15 +243,28 @@ class Forwarder:
     # Guest to host
 
     async def _accept(self) -> None:
-        """Take connections of the guest for as long as the machine is there."""
-        with contextlib.suppress(SandboxError):
+        """Take connections of the guest for as long as it tells of them; then nothing is forwarded any more."""
+        why = None
+        try:
             async with self._sockets.accept() as call:
                 async for request in call:
                     forward = self._bound.get(request.forward_id)
-                    if forward is not None and not forward.closed:
-                        forward._begin(self._answer(forward, call, request))
-                    else:
+                    if forward is None or forward.closed:
                         await call.send(ConnectResult(stream_id=request.stream_id, error="it has just ended"))
+                    elif self._callers >= CALLERS:
+                        error = f"{CALLERS} connections to the host are there already"
+                        await call.send(ConnectResult(stream_id=request.stream_id, error=error))
+                    else:
+                        self._callers += 1
+                        forward._begin(self._answer(forward, call, request), then=self._caller_gone)
+        except SandboxError as error:
+            why = error
+        for forward in list(self._bound.values()):
+            forward.failure = why or forward.failure
+            await forward.close()
+
+    def _caller_gone(self) -> None:
+        self._callers -= 1
 
     async def _answer(
         self,
