@@ -67,7 +67,11 @@ class Sandbox(BaseSandbox):
     ) -> Sandbox:
         """Make a sandbox and start it."""
         sandbox = cls(name)
-        sandbox.start(*options, timeout=timeout, **keywords)
+        try:
+            sandbox.start(*options, timeout=timeout, **keywords)
+        except BaseException:
+            sandbox.close()  # an interrupt may have come when it had just started
+            raise
         return sandbox
 
     def start(
@@ -241,8 +245,12 @@ class Sandbox(BaseSandbox):
 
     def __exit__(self, *exc_info: object) -> None:
         if self._owner == os.getpid():
-            self.runner.wait(self.asynchronous.__aexit__(*exc_info))
-            _RUNNING.discard(self)
+            self.close()
+
+    def close(self) -> None:
+        """Stop the machine in whatever state it is: a start under way is taken back, a stop waited for."""
+        self.runner.wait(self.asynchronous.close())
+        _RUNNING.discard(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._asynchronous.name} {self._asynchronous.state.value}>"

@@ -24,6 +24,7 @@ from sandbox_nb.guest.proto.power_ttrpc import PowerClient
 from sandbox_nb.host import Progress
 from sandbox_nb.launch import Running, launch
 from sandbox_nb.options import Option, Options
+from sandbox_nb.together import to_its_end
 
 __all__ = ["POWER_OFF_TIMEOUT", "Life", "State"]
 
@@ -47,6 +48,8 @@ class State(enum.Enum):
     FAILED = "failed"
 
 
+_TAKEN_BACK = "it was taken back"
+
 # The states each verb is legal in. A verb in any other raises FailedPrecondition and changes nothing.
 _LEGAL = {
     "start": {State.NEW, State.STOPPED, State.FAILED},
@@ -64,7 +67,7 @@ class Life:
     """
 
     def __init__(self, name: str) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
             raise InvalidArgument(f"name={name!r}: letters, digits and inner hyphens are needed, 63 at most")
         self.name = name
         self.state = State.NEW
@@ -74,6 +77,9 @@ class Life:
         self.stopped: Stopped | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._start_error = ""
+        self._starting: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+        """Set when the last stop is over."""
         self._before_end: list[Callable[[], Awaitable[None]]] = []
         self._usage: limits.Usage | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -113,6 +119,21 @@ class Life:
         wanted = Options().applying(options, keywords)
         self.state, self.failure, self.stopped = State.STARTING, None, None
         self.loop = asyncio.get_running_loop()
+        self._starting = asyncio.create_task(self._start(wanted, timeout, progress), name=f"start-{self.name}")
+        try:
+            await asyncio.shield(self._starting)
+        except asyncio.CancelledError:
+            if self._starting.cancelled() and not _is_cancelled():
+                raise Stopped(f"{self.name} was stopped while it started") from None
+            await self._take_back(self._starting)
+            if self.state is State.RUNNING:  # it was there the moment it was not wanted any more
+                await self.stop(POWER_OFF_TIMEOUT)
+            raise
+        finally:
+            self._starting = None
+
+    async def _start(self, wanted: Options, timeout: float | None, progress: Progress | None) -> None:
+        """A task of its own, which is cancelled once at most: more would cut its cleaning up short."""
         try:
             if self.running is not None:  # what is left of a machine that failed
                 await self._clean_up()
@@ -140,11 +161,22 @@ class Life:
         await self._stop(f"{self.name} was stopped", timeout)
 
     async def end(self) -> None:
-        """Stop the machine if there is one; when that is being done for a limit, wait for it."""
-        if self.state is State.STOPPING and self._limiter is not None:
-            await asyncio.wait({self._limiter})
+        """Stop the machine if there is one; take back a start that is under way, wait for such a stop."""
+        if self.state in (State.STARTING, State.STOPPING):
+            self._check_loop()
+        if self._starting is not None:
+            await self._take_back(self._starting)
+        if self.state is State.STOPPING:
+            await self._over.wait()
         if self.state in _LEGAL["stop"]:
             await self.stop(POWER_OFF_TIMEOUT)
+
+    async def _take_back(self, starting: asyncio.Task[None]) -> None:
+        if not starting.cancelling():
+            starting.cancel(_TAKEN_BACK)
+        await to_its_end(starting)
+        if self.state is State.STARTING:  # it had not even begun
+            self.state, self._start_error = State.FAILED, _TAKEN_BACK
 
     # While it runs
 
@@ -253,6 +285,7 @@ class Life:
     async def _stop(self, why: str, timeout: float) -> None:
         graceful = self.state is State.RUNNING
         self.state, self.stopped = State.STOPPING, Stopped(why)
+        self._over = asyncio.Event()
         self._lift_limits()
         try:
             if graceful:
@@ -278,6 +311,7 @@ class Life:
             await self._clean_up()
         finally:
             self.state = State.STOPPED
+            self._over.set()
 
     async def _clean_up(self) -> None:
         self._stop_watching()
@@ -288,3 +322,9 @@ class Life:
         finally:
             if running is not None:
                 await running.close()
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled the task that asks."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -369,6 +369,13 @@ class AsyncSandbox(BaseSandbox):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop the machine in whatever state it is: a start under way is taken back, a stop waited for.
+
+        The end of the ``async with`` block. Idempotent.
+        """
         await self._life.end()
 
     # Beneath the verbs

@@ -1,8 +1,9 @@
-"""Several pieces of work at once, of which the first failure counts."""
+"""Several pieces of work at once, of which the first failure counts; and work that goes on to its end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -24,3 +25,10 @@ async def together(*works: Coroutine[Any, Any, object]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def to_its_end(task: asyncio.Task[Any]) -> None:
+    """Wait until a task has ended, however often the caller is cancelled meanwhile, who is to see to that then."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})

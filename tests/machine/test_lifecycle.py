@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 import time
@@ -20,9 +21,12 @@ from sandbox_nb import (
     ProcessTimedOut,
     Sandbox,
     State,
+    Stopped,
     Unavailable,
     plan,
 )
+from sandbox_nb.vm.machine import Machine
+from sandbox_nb.vm.process import Child
 
 
 def test_the_verbs_need_their_states(own):
@@ -201,6 +205,100 @@ async def test_a_cancelled_start_leaves_nothing():
     assert sandbox.state is State.FAILED
     await sandbox.start()
     await sandbox.stop()
+
+
+def guests_in_memory():
+    """How many guests' RAM this process holds."""
+    links = [Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    return sum("sandbox_nb-ram" in os.readlink(link) for link in links if link.is_symlink())
+
+
+@pytest.mark.parametrize("moment", ["qemu-end", "spawned"])
+async def test_a_start_that_is_cancelled_again_and_again_leaves_nothing(moment, monkeypatch):
+    before = guests_in_memory()
+    sandbox = AsyncSandbox()
+    reached = asyncio.Event()
+    execute, child_stop = Machine.execute, Child.stop
+
+    async def executing(self, *arguments):
+        reached.set()
+        return await execute(self, *arguments)
+
+    async def stopping(self, **keywords):
+        start.cancel()  # in the midst of cleaning up
+        await asyncio.sleep(0)
+        await child_stop(self, **keywords)
+
+    monkeypatch.setattr(Machine, "execute", executing)
+    if moment == "qemu-end":
+        monkeypatch.setattr(Child, "stop", stopping)
+    start = asyncio.create_task(sandbox.start())
+    await reached.wait()
+    start.cancel()
+    await asyncio.sleep(0)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert sandbox.state is State.FAILED
+    assert guests_in_memory() == before
+
+
+async def test_a_block_that_is_left_while_its_machine_starts_takes_the_start_back():
+    async with AsyncSandbox() as sandbox:
+        start = asyncio.create_task(sandbox.start())
+        while sandbox.state is not State.STARTING:
+            await asyncio.sleep(0)
+    assert sandbox.state is State.STOPPED
+    with pytest.raises(Stopped, match="sandbox was stopped while it started"):
+        await start
+    assert sandbox.state is State.STOPPED
+
+
+async def test_a_block_that_is_left_while_its_machine_stops_waits_for_that():
+    async with AsyncSandbox() as sandbox:
+        await sandbox.start()
+        stop = asyncio.create_task(sandbox.stop())
+        while sandbox.state is not State.STOPPING:
+            await asyncio.sleep(0)
+    assert sandbox.state is State.STOPPED
+    await stop
+
+
+def test_close_stops_whatever_there_is_and_may_be_called_again(own):
+    own.close()
+    assert own.state is State.NEW
+    starting = own.begin_start()
+    while own.state is not State.STARTING:
+        time.sleep(0.001)
+    own.close()
+    assert own.state is State.STOPPED
+    with pytest.raises(Stopped):
+        starting.future.result()
+    own.start()
+    own.close()
+    own.close()
+    assert own.state is State.STOPPED
+
+
+def test_who_is_interrupted_when_it_has_just_started_has_no_machine(monkeypatch):
+    made = []
+    start = Sandbox.start
+
+    def started(self, *arguments, **keywords):
+        start(self, *arguments, **keywords)
+        made.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Sandbox, "start", started)
+    with pytest.raises(KeyboardInterrupt):
+        Sandbox.started()
+    assert made[0].state is State.STOPPED
+
+
+@pytest.mark.parametrize("name", [None, 5, "", "a b", "x" * 64])
+def test_a_name_that_cannot_be_one_is_refused(name):
+    with pytest.raises(InvalidArgument, match=re.escape(f"name={name!r}")):
+        Sandbox(name)
 
 
 def test_a_forked_child_can_neither_use_nor_end_its_parents_machine(own):
