@@ -11,9 +11,13 @@ Three rules keep memory bounded everywhere:
   Jupyter server keeps what no page has fetched, without bound.
 - Output is not read while a view that is alive owes an acknowledgement for ``WINDOW`` bytes; the pty then
   stops the program.
-- A view that owes one and has not been heard of for ``LEASE`` seconds holds nobody up. It is not forgotten:
-  a page whose kernel is busy goes on from where it was. When more is outstanding than it could ever owe, nothing
-  more is sent for its sake (``is_left_behind``); it asks for the rest.
+- A view that owes one and has not been heard of for ``LEASE`` seconds holds nobody up. It is not forgotten at
+  once: a page whose kernel is busy goes on from where it was. When more is outstanding than it could ever owe,
+  nothing more is sent for its sake (``is_left_behind``); it asks for the rest. Pages go without a word, so who is
+  silent for long is forgotten, and asked who it is when it speaks again.
+
+What a view types is numbered too: it may come twice, by the comm and by a wire, or not at all on a connection that
+is lost, and then the view sends it again.
 
 The view used last (opened, focused or typed in) is the leader: its size is the terminal's, and it alone answers
 what programs ask a terminal, lest they get two answers.
@@ -47,14 +51,18 @@ PATIENCE = 0.064
 PING = 1.0
 """Seconds after which a view that owes an acknowledgement is asked for the first time if it missed something."""
 
-GONE = 64
-"""Views that said good-bye of which the last hello is remembered."""
+LEASE = 3.0
+"""Seconds after which a view that owes an acknowledgement is no longer waited for; one that has lost its wire, and
+does not go on by the comm, is forgotten then."""
+
+FORGET = 600.0
+"""Seconds after which a view is forgotten that owes an acknowledgement and was asked for it in vain."""
 
 VIEWS = 32
-"""Views that are remembered, since pages go without a word. One forgotten is asked who it is when it calls."""
+"""Views that are remembered at a time."""
 
-LEASE = 3.0
-"""Seconds after which such a view is no longer waited for."""
+GONE = 64
+"""Views of those that are gone, of which is remembered how far they were."""
 
 
 @dataclass
@@ -78,9 +86,20 @@ class View:
     turn: int = 0
     """The number of its last hello."""
 
+    typed: int = 0
+    """Everything it typed below this number was taken."""
+
+    lost: float | None = None
+    """When its wire was lost, if it has not been heard of since."""
+
     wants: int = -1
     wanted: float = float("-inf")
     """What its last hello asked for, and when: a hello is repeated until it is answered."""
+
+    @property
+    def forget_at(self) -> float:
+        """When to forget it, if it owes or has lost its wire."""
+        return self.heard + FORGET if self.lost is None else self.lost + LEASE
 
     @property
     def ask_at(self) -> float:
@@ -100,8 +119,9 @@ class Flow:
         self.answered = 0
         """Questions below this number have been answered by some view, and are not to be again."""
         self._views: dict[str, View] = {}
-        self._gone: dict[str, int] = {}
-        """The number of the last hello of views that said good-bye."""
+        self._gone: dict[str, View] = {}
+        self._told: dict[str, int] = {}
+        """What views were last told to have typed."""
         self._uses = 0
         self._last = float("-inf")
         self.urgent = False
@@ -114,19 +134,26 @@ class Flow:
         self.ring.append(data)
 
     def is_stale(self, name: str, turn: int) -> bool:
-        """Whether a hello of this number was overtaken by a later one of the view, or by its good-bye."""
-        view = self._views.get(name)
-        return turn < view.turn if view else turn <= self._gone.get(name, -1)
+        """Whether a view has said a later hello, or good-bye, since it said what belongs to this one."""
+        if view := self._views.get(name):
+            return turn < view.turn
+        gone = self._gone.get(name)
+        return gone is not None and turn <= gone.turn
 
-    def hello(self, name: str, rows: int, cols: int, at: int, now: float, turn: int = 0) -> int:
-        """A view asks for everything from ``at`` on. Returns the number its stream goes on with."""
+    def hello(self, name: str, rows: int, cols: int, at: int, now: float, *, turn: int = 0, typed: int = 0) -> int:
+        """A view asks for everything from ``at`` on. Returns the number its stream goes on with.
+
+        ``typed`` is the number of what it would type next, if nobody knows better.
+        """
         begin = self.ring.resume(at)
         view = self._views.get(name)
         if view is None:
-            view = self._views[name] = View(rows, cols, self._use(), begin, now, now)
+            if gone := self._gone.pop(name, None):
+                typed = gone.typed
+            view = self._views[name] = View(rows, cols, self._use(), begin, now, now, typed=typed)
             if len(self._views) > VIEWS:
-                del self._views[min(self._views, key=lambda name: self._views[name].used)]
-        view.rows, view.cols, view.heard, view.turn = rows, cols, now, turn
+                self.bye(min(self._views, key=lambda name: self._views[name].used))
+        view.rows, view.cols, view.heard, view.lost, view.turn = rows, cols, now, None, turn
         # A busy kernel may find several copies of one hello; one replay answers them all.
         if at != view.wants or now - view.wanted >= PING:
             view.wants, view.wanted = at, now
@@ -138,7 +165,7 @@ class Flow:
         """A view has drawn everything below ``at``."""
         if view := self._views.get(name):
             view.acked = max(view.acked, min(at, self.ring.end))
-            view.heard = now
+            view.heard, view.lost = now, None
             self.answered = max(self.answered, view.acked)
 
     def resize(self, name: str, rows: int, cols: int) -> None:
@@ -151,6 +178,33 @@ class Flow:
         if (view := self._views.get(name)) and self.leader != name:
             view.used = self._use()
 
+    def type(self, name: str, at: int, size: int) -> int | None:
+        """A view typed so many bytes, from number ``at`` on. Returns how many of them are known already.
+
+        None: bytes before them are missing, or nobody knows the view; it is to say hello, and to send them again.
+        """
+        view = self._views.get(name)
+        if view is None or at > view.typed:
+            return None
+        known = min(view.typed - at, size)
+        view.typed += size - known
+        return known
+
+    def typed(self, name: str) -> int:
+        """The number of what a view types next."""
+        return self._views[name].typed
+
+    def news_of_typed(self) -> dict[str, int]:
+        """The same of all views that have typed since they were told last, by name."""
+        news = {name: view.typed for name, view in self._views.items() if view.typed != self._told.get(name, 0)}
+        self._told |= news
+        return news
+
+    def lose(self, name: str, now: float) -> None:
+        """A view's wire is lost; it may be gone."""
+        if view := self._views.get(name):
+            view.lost = now
+
     def key(self) -> None:
         """Something was typed: what comes next may be its echo and is not held back."""
         self.urgent = True
@@ -158,8 +212,8 @@ class Flow:
     def bye(self, name: str) -> None:
         """A view is gone, at least for now."""
         if view := self._views.pop(name, None):
-            self._gone.pop(name, None)
-            self._gone[name] = view.turn
+            self._told.pop(name, None)
+            self._gone[name] = view
             if len(self._gone) > GONE:
                 del self._gone[next(iter(self._gone))]
 
@@ -225,14 +279,20 @@ class Flow:
     def silent(self, now: float) -> tuple[bool, float | None]:
         """Whether a view should be asked now if it missed something, and in how many seconds to look again.
 
-        A view that goes on saying nothing is asked after twice the time: what was lost on the way is found in the
-        end, and a page that is gone costs next to nothing.
+        A view that goes on saying nothing is asked after twice the time, and forgotten in the end.
         """
-        owing = [view for view in self._views.values() if view.acked < self.sent]
-        late = [view for view in owing if view.ask_at <= now]
+        doubtful = {
+            name: view for name, view in self._views.items() if view.acked < self.sent or view.lost is not None
+        }
+        if gone := [name for name, view in doubtful.items() if view.forget_at <= now]:
+            for name in gone:
+                self.bye(name)
+            return False, 0.0
+        late = [view for view in doubtful.values() if view.ask_at <= now]
         for view in late:
             view.asked = now
-        return bool(late), min((view.ask_at - now for view in owing), default=None)
+        waits = [min(view.ask_at, view.forget_at) - now for view in doubtful.values()]
+        return bool(late), min(waits, default=None)
 
     def _use(self) -> int:
         self._uses += 1

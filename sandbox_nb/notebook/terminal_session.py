@@ -2,21 +2,23 @@
 
 Messages are small dicts with a ``kind``. Those of a view also say which ``view`` it is, and that it has ``drawn``
 everything below this byte; those of the kernel reach all views. They go over the comm of the terminal's widget, or
-over a wire to one page (terminal_wire): what a view is told goes the way its last hello came. A hello has a
-number, ``turn``, since one on the comm may be overtaken by the next on a wire; it changes nothing then.
+over a wire to one page (terminal_wire): what a view is told goes the way its last hello came. Those of a view have
+the number of that hello, ``turn``: what comes late, by the way the view has left, changes nothing. Only what was
+typed counts all the same, and that is numbered, so that it comes once and in order whichever ways it went.
 
 ====== ================================================ ======================================================
 from   kind and fields                                  meaning
 ====== ================================================ ======================================================
-view   ``hello`` rows, cols, at, turn                   send everything from byte ``at`` on; repeated till answered
+view   ``hello`` rows, cols, at, typed                  send everything from byte ``at`` on; repeated till answered
 view   ``ack``                                          no more than what every message says
 view   ``size`` rows, cols                              the view has this size now
 view   ``focus``                                        the view was focused
-view   ``input``, and a buffer                          the user typed or pasted
+view   ``input`` at, and a buffer                       the user typed or pasted, from byte ``at`` of the view on
 view   ``bye``                                          the view is gone
-kernel ``welcome`` view, turn, at, answered, ``size``'s the answer to hello: bytes go on with ``at``
+kernel ``welcome`` view, turn, at, typed, answered,     the answer to hello: bytes go on with ``at``, and those
+       ``size``'s                                       typed from ``typed`` on are to be sent again
 kernel ``who`` view                                      say hello
-kernel ``output`` at, and a buffer                      bytes from ``at`` on
+kernel ``output`` at, typed, and a buffer               bytes from ``at`` on; ``typed`` of views, by name
 kernel ``size`` rows, cols, leader                      the terminal's size and the view that sets it
 kernel ``sync`` at                                      all below ``at`` was sent: ack, or hello if it was lost
 kernel ``end`` at, ending                               there is nothing from ``at`` on, and why
@@ -92,28 +94,29 @@ class Session:
         try:
             kind, view = str(message["kind"]), str(message["view"])
             rows, cols = (max(1, min(int(message.get(key, 1)), LARGEST)) for key in ("rows", "cols"))
-            at, drawn, turn = (max(0, int(message.get(key, 0))) for key in ("at", "drawn", "turn"))
+            at, typed, drawn, turn = (max(0, int(message.get(key, 0))) for key in ("at", "typed", "drawn", "turn"))
         except (KeyError, TypeError, ValueError, OverflowError):
             return
         now = time.monotonic()
         with self._changed:
             self._flow.acknowledge(view, drawn, now)
+            late, known = self._flow.is_stale(view, turn), view in self._flow.views
             match kind:
-                case "hello" if not self._flow.is_stale(view, turn):
+                case "hello" if not late:
                     self._route(view, wire)
-                    self._hello(view, rows, cols, at, now, turn)
-                case "size":
+                    begin = self._flow.hello(view, rows, cols, at, now, turn=turn, typed=typed)
+                    self._welcome(view, begin, turn)
+                    known = True
+                case "size" if not late:
                     self._flow.resize(view, rows, cols)
-                case "focus":
+                case "focus" if not late:
                     self._flow.use(view)
                 case "input":
-                    self._flow.use(view)
-                    if not readonly:
-                        self._type(data)
-                case "bye" if self._wires.get(view) is wire:
+                    known = self._input(view, at, data, readonly)
+                case "bye" if not late:
                     self._flow.bye(view)
                     self._route(view, None)
-            if kind not in ("hello", "bye") and view not in self._flow.views:
+            if not known and kind not in ("hello", "bye"):
                 (wire or self._send)({"kind": "who", "view": view}, None)
             self._settle()
             self._changed.notify_all()
@@ -121,10 +124,13 @@ class Session:
                 self._changed.wait_for(lambda: not self._flow.urgent, ECHO)
 
     def lose(self, wire: Send) -> None:
-        """A wire has come to its end. The comm remains, unless it was the page that went."""
+        """A wire has come to its end. Its view goes on by the comm, unless it was the page that went."""
+        now = time.monotonic()
         with self._changed:
             for view in [view for view, used in self._wires.items() if used is wire]:
                 self._route(view, None)
+                self._flow.lose(view, now)
+            self._changed.notify_all()
 
     # From the program's side
 
@@ -187,8 +193,17 @@ class Session:
         if not self._wires or any(view not in self._wires for view in views):
             self._send(message, data)
 
-    def _hello(self, view: str, rows: int, cols: int, at: int, now: float, turn: int) -> None:
-        begin = self._flow.hello(view, rows, cols, at, now, turn)
+    def _input(self, view: str, at: int, data: bytes, readonly: bool) -> bool:
+        """Take what a view typed, as far as it is new; whether it follows on what was taken."""
+        known = self._flow.type(view, at, len(data))
+        if known is not None and known < len(data):
+            self._flow.use(view)
+            if not readonly:
+                self._type(data[known:])
+        return known is not None
+
+    def _welcome(self, view: str, begin: int, turn: int) -> None:
+        """Answer a view's hello."""
         self._settle()
         self._tell(
             view,
@@ -197,6 +212,7 @@ class Session:
                 "view": view,
                 "turn": turn,
                 "at": begin,
+                "typed": self._flow.typed(view),
                 "answered": self._flow.answered,
                 **self._shape(),
             },
@@ -263,7 +279,7 @@ class Session:
         """Send what is due."""
         while self._flow.due(now) == 0:
             at, data = self._flow.take(now)
-            self._tell_all({"kind": "output", "at": at}, data)
+            self._tell_all({"kind": "output", "at": at, "typed": self._flow.news_of_typed()}, data)
             self._changed.notify_all()
 
     def _tell_end(self) -> None:
@@ -314,6 +330,7 @@ class Session:
                 now = time.monotonic()
                 self._flush(now)
                 late, again = self._flow.silent(now)
+                self._settle()
                 if late:
                     self._tell_all({"kind": "sync", "at": self._flow.sent})
                 waits = [wait for wait in (self._flow.due(now), again) if wait is not None]

@@ -59,7 +59,7 @@ _PASTE = """text => {
 
 
 # Keeps the wires that are laid from now on, and counts the messages of each kind that they take; with ``late``
-# they open when ``window.open_wires()`` is called.
+# they open when ``window.open_wires()`` is called. While ``window.deaf`` all is lost that they are given.
 KEEP_WIRES = """late => {
     const Plain = window.Plain ??= window.WebSocket, waiting = [];
     window.wires = [];
@@ -77,6 +77,7 @@ KEEP_WIRES = """late => {
             if (this.wire) {
                 const { kind } = JSON.parse(new TextDecoder().decode(data).split('\\n')[0]);
                 window.taken[kind] = (window.taken[kind] ?? 0) + 1;
+                if (window.deaf) return;
             }
             super.send(data);
         }

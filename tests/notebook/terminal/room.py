@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import queue
 import threading
 import time
@@ -80,6 +81,7 @@ class Room:
     def __init__(self):
         self.source, self.page = Source(), Page()
         self.ended = threading.Event()
+        self.typed = collections.Counter()
         self.session = Session(self.source, self.send, self.ended.set)
         self.acknowledges = False
 
@@ -91,8 +93,12 @@ class Room:
     def say(self, kind, data=b"", view="v", **fields):
         self.session.receive({"kind": kind, "view": view, **fields}, data)
 
-    def hello(self, view="v", rows=24, cols=80, at=0):
-        self.say("hello", view=view, rows=rows, cols=cols, at=at)
+    def hello(self, view="v", rows=24, cols=80, at=0, **fields):
+        self.say("hello", view=view, rows=rows, cols=cols, at=at, **fields)
+
+    def type(self, data, view="v"):
+        self.say("input", data, view, at=self.typed[view])
+        self.typed[view] += len(data)
 
 
 def wait_for_threads(timeout=10):

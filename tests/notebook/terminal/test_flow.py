@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sandbox_nb.notebook import terminal_flow
-from sandbox_nb.notebook.terminal_flow import CHUNK, GONE, KEEP, LEASE, PING, TICK, WINDOW, Flow
+from sandbox_nb.notebook.terminal_flow import CHUNK, FORGET, GONE, KEEP, LEASE, PING, TICK, WINDOW, Flow
 
 
 def drain(flow, now):
@@ -143,18 +143,60 @@ def test_a_view_that_owes_is_asked_and_not_when_it_owes_nothing():
     assert flow.silent(102) == (False, None)
 
 
-def test_a_view_that_stays_silent_is_asked_ever_more_seldom_and_never_given_up():
+def test_a_view_that_stays_silent_is_asked_ever_more_seldom_and_forgotten_in_the_end():
     flow = Flow()
     flow.hello("a", 24, 80, 0, 0)
     flow.output(b"x")
     drain(flow, 0)
     now, asked = 0.0, []
-    while len(asked) < 10:
+    while flow.views:
         late, again = flow.silent(now)
         if late:
             asked.append(now)
         now += again
     assert asked == [PING * 2**n for n in range(10)]
+    assert now == FORGET
+    assert not flow.owes
+
+
+def test_a_view_that_has_lost_its_wire_is_forgotten_unless_it_is_heard():
+    flow = Flow()
+    for name in ("gone", "here"):
+        flow.hello(name, 24, 80, 0, 0, turn=1, typed=5)
+        flow.lose(name, 10)
+    flow.acknowledge("here", 0, 11)
+    assert flow.silent(11)[1] <= LEASE
+    assert flow.silent(10 + LEASE) == (False, 0.0)
+    assert flow.views == {"here"}
+    assert flow.silent(1000) == (False, None)
+    assert flow.is_stale("gone", 1)
+    flow.hello("gone", 24, 80, 0, 1000, turn=2, typed=3)
+    assert flow.typed("gone") == 5
+
+
+def test_what_is_typed_is_taken_once_and_in_order():
+    flow = Flow()
+    assert flow.type("a", 0, 3) is None, "nobody knows it"
+    flow.hello("a", 24, 80, 0, 0, typed=10)
+    assert flow.type("a", 10, 3) == 0
+    assert flow.type("a", 10, 3) == 3
+    assert flow.type("a", 12, 3) == 1
+    assert flow.type("a", 16, 1) is None, "number 15 is missing"
+    assert flow.typed("a") == 15
+    assert flow.type("a", 0, 15) == 15
+    assert flow.typed("a") == 15
+
+
+def test_views_are_told_what_they_have_typed_once():
+    flow = Flow()
+    for name in ("a", "b"):
+        flow.hello(name, 24, 80, 0, 0)
+    assert flow.news_of_typed() == {}
+    flow.type("a", 0, 7)
+    assert flow.news_of_typed() == {"a": 7}
+    assert flow.news_of_typed() == {}
+    flow.type("b", 0, 1)
+    assert flow.news_of_typed() == {"b": 1}
 
 
 def test_a_view_that_comes_back_to_what_is_no_longer_kept_gets_all_that_is():

@@ -19,7 +19,8 @@ def test_the_source_begins_with_the_size_of_the_first_view(room):
     room.hello(rows=31, cols=97)
     assert room.source.call() == ("open", 31, 97)
     assert room.page.last("welcome") == {
-        "kind": "welcome", "view": "v", "turn": 0, "at": 0, "answered": 0, "rows": 31, "cols": 97, "leader": "v",
+        "kind": "welcome", "view": "v", "turn": 0, "at": 0, "typed": 0, "answered": 0,
+        "rows": 31, "cols": 97, "leader": "v",
     }  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def test_output_reaches_the_page_and_input_the_source(room):
     room.hello()
     room.source.outputs.put(b"$ ")
     room.page.wait(lambda: room.page.text == b"$ ")
-    room.say("input", b"ls\r")
+    room.type(b"ls\r")
     assert room.source.call()[0] == "open"
     assert room.source.call() == ("write", b"ls\r")
 
@@ -46,7 +47,7 @@ def test_sizes_follow_the_leader_and_reach_every_view(room):
     room.say("focus", view="a")
     assert room.source.call() == ("resize", 11, 41)
     assert room.page.last("size") == {"kind": "size", "rows": 11, "cols": 41, "leader": "a"}
-    room.say("input", b"x", view="b")
+    room.type(b"x", "b")
     assert sorted(room.source.call()[0] for _ in range(2)) == ["resize", "write"]
     assert room.page.last("size")["leader"] == "b"
 
@@ -165,7 +166,7 @@ def test_a_source_that_raises_ends_the_terminal_with_its_message_and_one_line_in
         setattr(room.source, where, fail)
     with caplog.at_level(logging.INFO):
         room.hello()
-        room.say("input", b"x")
+        room.type(b"x")
         room.say("size", rows=5, cols=5)
         assert room.ended.wait(10)
     assert room.session.ending == "the cable is cut"
@@ -208,6 +209,50 @@ def test_the_threads_end_when_the_views_have_all_there_was_and_a_late_view_gets_
     room.page.wait(lambda: room.page.text == b"all of it")
     room.say("ack", view="later", drawn=9)
     wait_for_threads()
+
+
+def test_the_threads_end_also_when_a_page_went_without_a_word(monkeypatch):
+    monkeypatch.setattr("sandbox_nb.notebook.terminal_flow.FORGET", 0.1)
+    room = Room()
+    room.hello()
+    room.source.outputs.put(b"for nobody")
+    room.source.outputs.put(b"")
+    assert room.ended.wait(10)
+    wait_for_threads()
+
+
+def test_what_a_view_typed_and_nobody_took_is_asked_for(room):
+    room.hello(typed=3)
+    room.say("input", b"def", at=6)
+    assert room.page.kinds()[-1] == "who"
+    room.hello(typed=3)
+    assert room.page.last("welcome")["typed"] == 3
+    room.say("input", b"abcdef", at=3)
+    room.say("input", b"def", at=6)
+    assert [room.source.call() for _ in range(2)] == [("open", 24, 80), ("write", b"abcdef")]
+    assert room.source.calls.empty()
+
+
+def test_views_hear_with_the_output_how_far_what_they_typed_was_taken(room):
+    room.hello()
+    room.type(b"ls\r")
+    room.source.outputs.put(b"ls")
+    room.page.wait(lambda: room.page.text == b"ls")
+    assert room.page.last("output")["typed"] == {"v": 3}
+
+
+def test_what_was_said_before_the_last_hello_and_comes_late_changes_nothing(room):
+    room.hello("other", rows=10, cols=40)
+    room.hello("v", rows=20, cols=80, turn=2)
+    room.hello("other", rows=10, cols=40, turn=1)
+    room.say("focus", view="other", turn=1)
+    for kind in ("size", "focus", "bye"):
+        room.say(kind, turn=1, rows=5, cols=5)
+    assert [room.source.call() for _ in range(3)] == [("open", 10, 40), ("resize", 20, 80), ("resize", 10, 40)]
+    assert room.source.calls.empty()
+    assert "who" not in room.page.kinds()
+    room.say("ack", turn=2)
+    assert "who" not in room.page.kinds()
 
 
 def test_close_ends_everything_and_may_be_called_again():

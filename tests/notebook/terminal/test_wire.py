@@ -251,10 +251,36 @@ def test_a_hello_that_was_overtaken_changes_nothing(room):
     assert room.source.calls.empty()
 
 
+def test_keys_come_once_and_in_order_by_whichever_way(room):
+    wired = Wired(room, "v")
+    room.hello()
+    room.type(b"a")
+    wired.hello(turn=1)
+    wired.say("input", b"c", at=2, turn=1)  # before the one that is under way by the comm
+    assert wired.heard[-1] == ("who", None)
+    wired.say("input", b"bc", at=1, turn=1)
+    room.say("input", b"b", at=1)
+    room.session.lose(wired)
+    room.hello(turn=2)
+    room.say("input", b"d", at=3, turn=2)
+    assert room.source.call() == ("open", 24, 80)
+    assert [room.source.call()[1] for _ in range(3)] == [b"a", b"bc", b"d"]
+    assert room.source.calls.empty()
+
+
+def test_keys_that_were_in_a_wire_when_it_was_lost_are_asked_for(room):
+    wired = Wired(room, "v")
+    wired.hello()
+    wired.say("input", b"ab")
+    room.session.lose(wired)
+    room.hello(turn=1, typed=0)
+    assert room.page.last("welcome")["typed"] == 2
+
+
 def test_a_good_bye_by_the_way_that_is_no_longer_used_is_not_heard(room):
     wired = Wired(room, "v")
     wired.hello()
-    room.hello()
+    room.hello(turn=1)
     wired.say("bye")
     room.say("ack")
     assert "who" not in room.page.kinds()
@@ -306,7 +332,7 @@ def test_a_page_that_went_without_a_word_has_nothing_sent_by_the_comm_for_long(r
 def test_a_view_that_said_good_bye_is_not_brought_back_by_an_older_hello(room):
     wired = Wired(room, "v")
     wired.hello(turn=5)
-    wired.say("bye")
+    wired.say("bye", turn=5)
     room.say("hello", rows=5, cols=5, at=0, turn=3)
     assert "v" not in room.session._flow.views
     room.say("hello", rows=6, cols=6, at=0, turn=6)
@@ -323,6 +349,23 @@ def test_a_view_behind_what_is_kept_is_told_at_once(room, monkeypatch):
     room.page.wait(lambda: len(wired.output) >= WINDOW - CHUNK and room.source.outputs.empty(), timeout=30)
     wired.say("ack", drawn=len(wired.output))
     room.page.wait(lambda: ("output", b"") in wired.heard)
+
+
+def test_a_page_that_went_has_nothing_sent_by_the_comm_and_keeps_no_thread(room, monkeypatch):
+    monkeypatch.setattr("sandbox_nb.notebook.terminal_flow.LEASE", 0.1)
+    gone, here = Wired(room, "gone"), Wired(room, "here")
+    gone.hello()
+    here.hello()
+    room.session.lose(gone)
+    room.page.wait(lambda: "gone" not in room.session._flow.views)
+    room.page.messages.clear()
+    room.source.outputs.put(b"for one")
+    room.page.wait(lambda: here.output == b"for one")
+    here.say("ack", drawn=7)
+    room.source.outputs.put(b"")
+    assert room.ended.wait(10)
+    wait_for_threads()
+    assert [message["kind"] for message in room.page.messages if message["kind"] != "end"] == []
 
 
 def test_a_flood_waits_for_a_view_whose_wire_is_lost(room):

@@ -1,5 +1,6 @@
 import { Inbox } from "./inbox";
 import type { FromKernel, FromView, Kernel, Model, Shape } from "./model";
+import { Outbox } from "./outbox";
 import { addressOf } from "./server";
 import { Wire } from "./wire";
 
@@ -24,9 +25,6 @@ const BUSY_AFTER = 1500;
 /** Milliseconds after which a wire by which hello is not answered is taken for dead. */
 const UNANSWERED = 2000;
 
-/** What may overtake, and be overtaken: the session sees to it that this changes nothing. */
-const ANY_ORDER = ["hello", "ack", "bye"];
-
 /** What the link tells the view. */
 export interface Receiver {
   /** Draw the bytes, then call `drawn`. `old` when programs have had their answers to questions in them. */
@@ -50,10 +48,9 @@ export class Link {
 
   private readonly kernel: Kernel | null | undefined;
   private readonly inbox = new Inbox();
+  private readonly outbox = new Outbox();
   private readonly encoder = new TextEncoder();
   private readonly wire: Wire | null;
-  /** What went by the comm and was not acted on, in order. */
-  private readonly pending = new Set<FromView>();
   /** Timers of what went by the comm and has not been taken up. */
   private readonly untaken = new Set<number>();
   /** The number of the last hello, and of the last that went by the wire. */
@@ -111,7 +108,7 @@ export class Link {
       this.hello();
     } else {
       this.send({ kind: "bye" });
-      window.clearTimeout(this.helloTimer);
+      this.stopHello();
       this.away = true;
       this.welcomed = false;
     }
@@ -134,7 +131,9 @@ export class Link {
    */
   input(text: string | Uint8Array): void {
     const bytes = typeof text === "string" ? this.encoder.encode(text) : text;
-    this.send({ kind: "input" }, bytes, () => this.nudge());
+    const at = this.outbox.add(bytes);
+    // Until then it waits for the welcome.
+    if (this.welcomed) this.send({ kind: "input", at }, bytes, () => this.nudge());
   }
 
   /** Acknowledge something when the function returned is called, or soon, unless output has come by then. */
@@ -163,9 +162,11 @@ export class Link {
         if (message.view === this.name && message.turn >= this.wireTurn && !this.away) this.welcome(message);
         break;
       case "who":
-        if (message.view === this.name) this.hello();
+        // One that is under way tells as much.
+        if (message.view === this.name && this.helloTimer === 0) this.hello();
         break;
       case "output":
+        this.outbox.taken(message.typed[this.name] ?? 0);
         if (this.welcomed) this.output(message.at, bytes);
         break;
       case "size":
@@ -185,7 +186,7 @@ export class Link {
   };
 
   private welcome(message: FromKernel & { kind: "welcome" }): void {
-    window.clearTimeout(this.helloTimer);
+    this.stopHello();
     this.answered = message.answered;
     if (message.at > this.inbox.next) {
       this.receiver.reset();
@@ -195,6 +196,10 @@ export class Link {
     this.forget(...this.untaken);
     this.receiver.busy(false);
     this.receiver.shape(message);
+    this.outbox.taken(message.typed);
+    const { begin, rest } = this.outbox;
+    // Else there is a later hello under way, whose answer knows more.
+    if (message.turn === this.turn && rest.length > 0) this.send({ kind: "input", at: begin }, rest, () => this.nudge());
     if (this.ending === null) this.wire?.lay();
   }
 
@@ -213,7 +218,7 @@ export class Link {
   private draw(bytes: Uint8Array, old: boolean, end: number): void {
     if (bytes.length === 0) return;
     this.receiver.output(bytes, old, () => {
-      this.drawn = end;
+      this.drawn = Math.max(this.drawn, end);
       if (end - this.acked >= ACK_EVERY) this.acknowledge();
       else if (this.ackTimer === 0) this.ackTimer = window.setTimeout(this.acknowledge, ACK_AFTER);
       this.finish();
@@ -232,7 +237,7 @@ export class Link {
   // Our side
 
   private hello = (): void => {
-    window.clearTimeout(this.helloTimer);
+    this.stopHello();
     if (this.away) return;
     this.turn += 1;
     if (this.wire?.open) {
@@ -241,8 +246,13 @@ export class Link {
     } else {
       this.helloTimer = window.setTimeout(this.hello, HELLO_AGAIN);
     }
-    this.send({ kind: "hello", ...this.size, at: this.inbox.next, turn: this.turn });
+    this.send({ kind: "hello", ...this.size, at: this.inbox.next, typed: this.outbox.begin });
   };
+
+  private stopHello(): void {
+    window.clearTimeout(this.helloTimer);
+    this.helloTimer = 0;
+  }
 
   /**
    * Send a message by the wire or the comm, and with it how far we are. `byComm` is called if it is the comm, and
@@ -253,21 +263,18 @@ export class Link {
     window.clearTimeout(this.ackTimer);
     this.ackTimer = 0;
     this.acked = this.drawn;
-    const message = { view: this.name, drawn: this.drawn, ...content };
-    const mayOvertake = ANY_ORDER.includes(message.kind) || [...this.pending].every(({ kind }) => ANY_ORDER.includes(kind));
-    if (this.wire?.open && mayOvertake) this.wire.send(message, bytes);
+    const message = { view: this.name, turn: this.turn, drawn: this.drawn, ...content };
+    if (this.wire?.open) this.wire.send(message, bytes);
     else this.sendByComm(message, bytes, byComm?.());
   }
 
   private sendByComm(message: FromView, bytes?: Uint8Array, taken?: () => void): void {
-    this.pending.add(message);
     const wait = window.setTimeout(() => {
       this.untaken.delete(wait);
       if (this.tells || !this.welcomed) this.receiver.busy(true);
     }, BUSY_AFTER);
     this.untaken.add(wait);
     const status = ({ content }: { content: { execution_state: string } }) => {
-      if (content.execution_state === "idle") this.acted(message);
       if (content.execution_state !== "busy") return;
       this.forget(wait);
       this.tells = true;
@@ -280,15 +287,6 @@ export class Link {
     } catch {
       // "Cannot send": the front end knows that the kernel is gone.
       this.lose();
-    }
-  }
-
-  /** The kernel has acted on a message, and so on all before it, of some of which we may not have heard. */
-  private acted(message: FromView): void {
-    if (!this.pending.has(message)) return;
-    for (const each of this.pending) {
-      this.pending.delete(each);
-      if (each === message) return;
     }
   }
 
@@ -314,9 +312,8 @@ export class Link {
   private onConnection = (_: unknown, status: string): void => {
     this.receiver.connected(status === "connected");
     if (status !== "connected") return;
-    // What was sent meanwhile may be lost, or come later: when this is acted on, so was all before it.
+    // What was sent meanwhile may be lost; hello finds out.
     this.forget(...this.untaken);
-    this.sendByComm({ kind: "ack", view: this.name, drawn: this.drawn });
     // A wire that is dead and does not say so leaves hello unanswered.
     this.wire?.again();
     this.hello();
@@ -332,7 +329,7 @@ export class Link {
     this.closed = true;
     this.wire?.takeUp();
     this.forget(...this.untaken);
-    window.clearTimeout(this.helloTimer);
+    this.stopHello();
     window.clearTimeout(this.ackTimer);
     this.model.off("msg:custom", this.hear);
     this.model.off("comm_live_update", this.lose);

@@ -13,9 +13,9 @@ export interface Traits {
 
 /** Messages of the kernel; terminal_session.py has the table. */
 export type FromKernel =
-  | ({ kind: "welcome"; view: string; turn: number; at: number; answered: number } & Shape)
+  | ({ kind: "welcome"; view: string; turn: number; at: number; typed: number; answered: number } & Shape)
   | { kind: "who"; view: string }
-  | { kind: "output"; at: number }
+  | { kind: "output"; at: number; typed: Record<string, number> }
   | ({ kind: "size" } & Shape)
   | { kind: "sync"; at: number }
   | { kind: "end"; at: number; ending: string };
