@@ -90,7 +90,7 @@ class Shelf(Generic[M]):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN):
                         await self._woken.wait()
-        except SandboxError as error:
+        except (SandboxError, OSError) as error:
             # The next start will meet the same, and tell.
             logger.warning("no machine stands by: %s", error)
         finally:

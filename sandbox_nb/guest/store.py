@@ -77,8 +77,12 @@ class Store:
                 while not _try_lock(lock.fileno()):
                     progress("waiting for another build", 0, 0)
                     time.sleep(0.1)
-                self._sweep()
-                yield
+                try:
+                    self._sweep()
+                    yield
+                finally:
+                    # Closed alone, it would stay locked by what the block forked and left running.
+                    fcntl.flock(lock, fcntl.LOCK_UN)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:

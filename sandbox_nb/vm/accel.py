@@ -2,7 +2,8 @@
 
 ``/dev/kvm`` may exist, open and answer, and still be unable to run a guest (nested and para-virtual hosts):
 QEMU aborts, or the guest hangs before its first message. So KVM is believed when the probe, a tiny kernel of
-ours, has run under it; the verdict is remembered for this boot of the host, this QEMU and this device.
+ours, has run under it; the verdict is remembered for this boot of the host, this QEMU and this device. One that a
+busy host may be to blame for is remembered for minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import json
 import os
 import platform
 import pwd
+import re
+import signal
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,23 +32,43 @@ from sandbox_nb.vm.process import Child
 KVM = Path("/dev/kvm")
 
 PROBE_TIMEOUT = 1.8
-"""Seconds. A probe that works takes 0.1; the promise is that a broken KVM costs at most 2, once."""
+"""Seconds. A probe that works takes 0.1; the promise is that a broken KVM costs at most 2, once in RETRY."""
+
+RETRY = 300.0
+"""Seconds after which a verdict that the host's load may have made is no longer believed."""
 
 PROOF = b"proven!\n"
 """What the probe writes (probe.h). QEMU's own last words are others."""
+
+_REFUSAL = re.compile(
+    "failed to initialize kvm|invalid accelerator kvm|kvm_init_vcpu|kvm run failed|KVM internal error"
+    "|KVM: entry failed",
+    re.IGNORECASE,
+)
+"""What QEMU says of a KVM that runs no guest (its accel/ and target/i386/kvm)."""
+
+_SHORT = re.compile(
+    "|".join(map(os.strerror, (errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ENOMEM)))
+    + "|failed to allocate"
+)
+"""What it says of what the host has too little of just now, or another hypervisor holds."""
+
+_CRASHES = (128 + signal.SIGABRT, 128 + signal.SIGSEGV)
+"""How it ends where KVM does what it holds to be impossible."""
 
 
 @dataclass(frozen=True)
 class Accelerator:
     """``name`` is QEMU's (kvm, tcg), ``reason`` says why it was chosen, ``remedy`` how to get KVM.
 
-    ``detail`` is what the proof saw, for a closer look.
+    ``detail`` is what the proof saw, for a closer look; ``passing`` whether the host's load may be to blame.
     """
 
     name: str
     reason: str
     remedy: str = ""
     detail: str = ""
+    passing: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.reason}{'; ' + self.remedy if self.remedy else ''})"
@@ -109,7 +133,9 @@ def _no_permission(device: Path) -> Accelerator:
 async def _proven(arch: Architecture, *, qemu: Path, probe: Path, guard: Path, cache: Path) -> Accelerator:
     record = cache / f"kvm-{_verdict_key(qemu)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return Accelerator(**json.loads(record.read_text()))
+        remembered = Accelerator(**json.loads(record.read_text()))
+        if not remembered.passing or abs(time.time() - record.stat().st_mtime) < RETRY:
+            return remembered
     verdict = await run_probe("kvm", arch, qemu=qemu, probe=probe, guard=guard)
     # A cache that cannot be written costs the next start a probe, nothing more.
     with contextlib.suppress(OSError):
@@ -120,21 +146,30 @@ async def _proven(arch: Architecture, *, qemu: Path, probe: Path, guard: Path, c
 async def run_probe(accel: str, arch: Architecture, *, qemu: Path, probe: Path, guard: Path) -> Accelerator:
     """Run guest code under ``accel`` and say whether it ran."""
     child = Child.spawn(command.probe_argv(arch, qemu, accel, probe), name="accelerator probe", guard=guard)
+    status = None
     try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
-            status = await child.wait()
-    except TimeoutError:
-        return _broken(accel, f"guest code did not run within {PROBE_TIMEOUT:g} s")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                status = await child.wait()
     finally:
         child.kill()
         await child.wait()
     if PROOF in bytes(child.log):
         return Accelerator(accel, "proven by running guest code")
-    return _broken(accel, child.log.tail(1) or f"QEMU ended with status {status}")
+    detail = f"guest code did not run within {PROBE_TIMEOUT:g} s"
+    if status is not None:
+        detail = child.log.tail(1) or f"QEMU ended with status {status}"
+    return _broken(accel, detail, passing=not _is_refusal(bytes(child.log).decode(errors="replace"), status))
 
 
-def _broken(accel: str, detail: str) -> Accelerator:
-    return Accelerator("tcg", f"/dev/{accel} is there but cannot run a guest", detail=detail)
+def _is_refusal(words: str, status: int | None) -> bool:
+    """Whether QEMU itself says no, and for good: in words, or by a crash. Who hangs or is killed says nothing."""
+    return _SHORT.search(words) is None and (status in _CRASHES or _REFUSAL.search(words) is not None)
+
+
+def _broken(accel: str, detail: str, *, passing: bool) -> Accelerator:
+    remedy = f"the host may only have been busy, it is tried again after {RETRY / 60:g} minutes" if passing else ""
+    return Accelerator("tcg", f"/dev/{accel} is there but cannot run a guest", remedy, detail, passing)
 
 
 def processor_flags() -> list[str]:
@@ -153,9 +188,14 @@ def _verdict_key(qemu: Path) -> str:
 
 def _write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(text)
-    Path(file.name).replace(path)
+    fd, name = tempfile.mkstemp(dir=path.parent)
+    os.close(fd)
+    try:
+        Path(name).write_text(text)
+        Path(name).replace(path)
+    except BaseException:  # on a full disk there is still room for an empty file
+        Path(name).unlink()
+        raise
 
 
 def _group_name(gid: int) -> str:

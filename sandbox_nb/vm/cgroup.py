@@ -22,7 +22,7 @@ from sandbox_nb import rundir
 logger = logging.getLogger(__name__)
 
 PREFIX = "sandbox_nb-"
-"""Names begin so; behind it stands the name of the machine's run folder, which says whose it is."""
+"""Names begin so; behind it stands the namesake of the machine's run folder, which says whose it is."""
 
 NEEDED = ("memory", "cpu")
 OPTIONAL = ("pids",)
@@ -88,7 +88,7 @@ def make(where: Place, name: str, *, cpu: bool) -> Group:
     parents = {kind: folder for kind, folder in where.folders.items() if cpu or kind != "cpu"}
     if where.version == 2:
         _enable(where.folders["memory"], parents)
-    folders = {kind: folder / f"{PREFIX}{name}" for kind, folder in parents.items()}
+    folders = {kind: folder / f"{PREFIX}{rundir.namesake(name)}" for kind, folder in parents.items()}
     group = Group(folders, where.version)
     try:
         for folder in group.unique:

@@ -7,10 +7,8 @@ import contextlib
 import socket
 from pathlib import Path
 
+from sandbox_nb.vm.log import LogFile
 from sandbox_nb.vm.ring import Ring
-
-FILE_LIMIT = 16 * 1024 * 1024
-"""Bytes of console kept on disk. A guest can write without end; a disk is not without end."""
 
 
 class Console:
@@ -25,8 +23,7 @@ class Console:
         self.path = path
         self._sock = sock
         self._sock.setblocking(False)
-        self._file = path.open("wb", buffering=0)
-        self._room = FILE_LIMIT
+        self._file = LogFile(path.open("wb", buffering=0))
         self._attached: set[socket.socket] = set()
         self._awaited: tuple[bytes, asyncio.Future[None]] | None = None
         self._loop = asyncio.get_running_loop()
@@ -115,8 +112,4 @@ class Console:
         self._look()
         for reader in tuple(self._attached):
             self._offer(reader, data)
-        if self._room > 0:
-            # A full disk must not take the machine down with it; the ring still has the end.
-            with contextlib.suppress(OSError):
-                self._file.write(data[: self._room])
-            self._room -= len(data)
+        self._file.write(data)

@@ -243,20 +243,22 @@ def _named(what: str, image: Path, role: str, name: str, allowed: dict[str, Path
 
 def _opened(what: str, path: Path, *, readonly: bool) -> BinaryIO:
     """Open a regular file as QEMU will. Raises NotFound, InvalidArgument."""
+    which = what if what.endswith(f": {path}") else f"{what}: {path}"
     try:
         # Not to wait for a FIFO's other end.
         fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFound(f"{what}: {path} is not there; size= makes a missing image") from error
+        raise NotFound(f"{which} is not there; size= makes a missing image") from error
     except IsADirectoryError as error:
         raise InvalidArgument(f"{what} is a folder; share it as a Filesystem, or name a disk image") from error
     except OSError as error:
-        remedy = "" if readonly else "; DiskFlags.READONLY needs no right to write"
-        raise InvalidArgument(f"{what}: {path} cannot be opened: {error.strerror}{remedy}") from error
+        readable = not readonly and os.access(path, os.R_OK)
+        remedy = "; read-only it can be (ro, DiskFlags.READONLY)" if readable else ""
+        raise InvalidArgument(f"{which} cannot be opened: {error.strerror}{remedy}") from error
     image = os.fdopen(fd, "rb", buffering=0)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         image.close()
-        raise InvalidArgument(f"{what}: {path} is no regular file; name a disk image")
+        raise InvalidArgument(f"{which} is no regular file; name a disk image")
     return image
 
 

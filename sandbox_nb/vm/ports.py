@@ -34,7 +34,8 @@ class RootPorts:
         """
         if not self._free:
             raise ResourceExhausted(
-                f"no root port is free for {identity}: a machine takes {self._count} devices; detach one first"
+                f"no root port is free: a machine has {self._count}, of which vsock takes one, and a root file "
+                "system that is a disk another; detach a device first"
             )
         port = self._free.pop(0)
         try:
@@ -59,7 +60,7 @@ class RootPorts:
                 await asyncio.shield(gone)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the guest did not let go of {identity} within {timeout:g} s, and it is still attached; "
+                f"the guest did not let go of the device within {timeout:g} s, and it is still attached; "
                 "end what uses it there and try again"
             ) from None
         del self._gone[identity]

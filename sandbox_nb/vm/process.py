@@ -19,6 +19,7 @@ from typing import IO
 
 from sandbox_nb.errors import CapReached, Killed, NotFound, Unavailable, from_os_error
 from sandbox_nb.vm.caps import UNCONFINED, Confinement
+from sandbox_nb.vm.log import LogFile
 from sandbox_nb.vm.ring import Ring
 from sandbox_nb.vm.users import User
 
@@ -34,8 +35,8 @@ _KILLED = {128 + number for number in (signal.SIGKILL, signal.SIGTERM, signal.SI
 class Child:
     """A running process. Belongs to the event loop in which it was spawned.
 
-    ``log`` holds the last it wrote to its standard output and error; both also go to ``log_file`` when one
-    was given.
+    ``log`` holds the last it wrote to its standard output and error; the first of both also goes to ``log_file``
+    when one was given.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Child:
         self._confinement = confinement
         self.log = Ring()
         self._process = process
-        self._log_file = log_file
+        self._log_file = None if log_file is None else LogFile(log_file)
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = self._loop.create_future()
         self._pidfd = os.pidfd_open(process.pid)
@@ -80,26 +81,27 @@ class Child:
         Raises NotFound when the program is not there, ResourceExhausted when descriptors, processes or memory are
         short, FailedPrecondition when it cannot be started for another reason.
         """
-        with _own_pidfd() as owner:
-            flags = [] if user is None else ["--uid", str(user.uid), "--gid", str(user.gid)]
-            flags += [] if readonly is None else ["--readonly", str(readonly)]
-            flags += confinement.guard_flags
-            command = [*confinement.prefix, str(guard), str(owner), *flags, "--", *map(str, argv)]
-            try:
+        flags = [] if user is None else ["--uid", str(user.uid), "--gid", str(user.gid)]
+        flags += [] if readonly is None else ["--readonly", str(readonly)]
+        flags += confinement.guard_flags
+        try:
+            with _own_pidfd() as owner:
                 process = subprocess.Popen(
-                    command,
+                    [*confinement.prefix, str(guard), str(owner), *flags, "--", *map(str, argv)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     pass_fds=(*pass_fds, owner),
                     bufsize=0,
                 )
-            except FileNotFoundError as error:
-                raise NotFound(f"{error.filename} is not there: {name} cannot be started") from error
-            except OSError as error:
-                raise from_os_error(error, f"{name} cannot be started") from error
+            with _ended_on_failure(process):
+                child = cls(name, process, log_file, confinement)
+        except FileNotFoundError as error:
+            raise NotFound(f"{error.filename} is not there: {name} cannot be started") from error
+        except OSError as error:
+            raise from_os_error(error, f"{name} cannot be started") from error
         logger.debug("%s is process %d under the guard: %s", name, process.pid, argv)
-        return cls(name, process, log_file, confinement)
+        return child
 
     @property
     def pid(self) -> int:
@@ -164,17 +166,27 @@ class Child:
     def _keep(self, data: bytes) -> None:
         self.log.feed(data)
         if self._log_file is not None:
-            # A full disk must not take the machine down with it; the ring still has the end.
-            with contextlib.suppress(OSError):
-                self._log_file.write(data)
+            self._log_file.write(data)
 
     def _close_output(self) -> None:
         if not self._output.closed:
             self._loop.remove_reader(self._output)
             self._output.close()
             if self._log_file is not None:
-                with contextlib.suppress(OSError):
-                    self._log_file.close()
+                self._log_file.close()
+
+
+@contextlib.contextmanager
+def _ended_on_failure(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """End a process, and close what is ours of it, when the block fails: nobody watches it then."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        raise
 
 
 @contextlib.contextmanager

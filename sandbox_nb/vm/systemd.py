@@ -96,7 +96,7 @@ class Slice:
 
 def slice_for(manager: Manager, name: str) -> Slice:
     """The slice for the machine whose run folder is ``name``. A hyphen would say that it lies in another slice."""
-    return Slice(manager, f"{PREFIX}{name.replace('-', '_')}.slice")
+    return Slice(manager, f"{PREFIX}{rundir.namesake(name).replace('-', '_')}.slice")
 
 
 def leftovers(where: Manager) -> list[Path]:

@@ -27,6 +27,7 @@ import os
 import secrets
 import shutil
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +53,13 @@ _ZEROS = bytes(_BLOCK)
 class Template:
     """A saved machine.
 
-    ``size`` is that of its RAM in bytes, ``used`` when it was last restored, in seconds since the epoch, ``about``
-    what its key was made of.
+    ``inside`` leads into its folder; of one that was found to be restored, into the very folder that was judged,
+    even when another has its name. ``size`` is that of its RAM in bytes, ``used`` when it was last restored, in
+    seconds since the epoch, ``about`` what its key was made of.
     """
 
     folder: Path
+    inside: Path
     size: int
     used: float
     about: dict[str, Any]
@@ -64,12 +67,12 @@ class Template:
     @property
     def ram(self) -> Path:
         """The RAM's file: ``size`` bytes, and the mark that says it is whole."""
-        return self.folder / RAM
+        return self.inside / RAM
 
     @property
     def state(self) -> Path:
         """The file ``migrate`` wrote."""
-        return self.folder / STATE
+        return self.inside / STATE
 
     def ram_usage(self) -> int:
         """Bytes of the RAM that are no holes, which ``copy_ram`` writes. 0 when it is gone meanwhile."""
@@ -80,7 +83,7 @@ class Template:
     def disk_usage(self) -> int:
         """Bytes on disk; holes take none. 0 when it is gone meanwhile."""
         try:
-            return sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
+            return sum(path.stat().st_blocks * 512 for path in self.inside.iterdir())
         except FileNotFoundError:
             return 0
 
@@ -91,18 +94,33 @@ def key(parts: dict[str, Any]) -> str:
 
 
 def find(cache: Path, name: str) -> Template | None:
-    """Return the template of the key ``name`` if it is there and whole. A torn one is removed, never believed."""
-    folder = cache / name
-    if not folder.is_dir():
-        return None
-    try:
-        template = _checked(folder)
-    except _TORN:
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
+    """Return the template of the key ``name`` if it is there and whole. A torn one is removed, never believed.
+
+    What is returned is kept open, so that its RAM and its state are of one template whatever others do meanwhile.
+    """
+    with contextlib.ExitStack() as opened:
+        template = _believed(cache / name, opened)
+        if template is None:
+            return None
+        weakref.finalize(template, opened.pop_all().close)
     with contextlib.suppress(OSError):  # a cache we may read and not write is used as it is
-        os.utime(folder)
+        os.utime(template.inside)
     return template
+
+
+def _believed(folder: Path, opened: contextlib.ExitStack) -> Template | None:
+    """The template in ``folder``, which ``opened`` keeps open; None when it is gone, or torn and thus removed."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    opened.callback(os.close, fd)
+    inside = Path(f"/proc/self/fd/{fd}")
+    try:
+        return _checked(folder, inside)
+    except _TORN:
+        _discard(folder, inside)
+        return None
 
 
 @contextlib.contextmanager
@@ -115,19 +133,18 @@ def building(cache: Path, name: str) -> Iterator[Path | None]:
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = cache / f".{name}{_UNFINISHED}"
     unfinished.mkdir(mode=0o700, exist_ok=True)
-    with _held(unfinished) as held:
+    with _held(unfinished) as held, contextlib.ExitStack() as undo:
         if not held:
             yield None
             return
         for left in unfinished.iterdir():
             left.unlink()
-        try:
-            yield unfinished
-            if not (cache / name).exists():
-                unfinished.rename(cache / name)
-                _sync(cache)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        undo.callback(shutil.rmtree, unfinished, ignore_errors=True)
+        yield unfinished
+        if not (cache / name).exists():
+            unfinished.rename(cache / name)
+            undo.pop_all()  # its old name is anybody's to build in from now on
+            _sync(cache)
     prune(cache, keep=name)
 
 
@@ -188,13 +205,13 @@ def list_templates(cache: Path) -> list[Template]:
     found = []
     for folder in _published(cache):
         with contextlib.suppress(*_TORN):
-            found.append(_checked(folder))
-    return sorted(found, key=lambda template: -template.used)
+            found.append(_checked(folder, folder))
+    return sorted(found, key=_last_used_first)
 
 
 def remove(template: Template) -> None:
     """Remove a template. Machines restored from it go on: they have their own copy."""
-    shutil.rmtree(template.folder, ignore_errors=True)
+    _discard(template.folder, template.inside)
 
 
 def unfinished(cache: Path) -> list[Path]:
@@ -212,16 +229,15 @@ def prune(cache: Path, *, keep: str, max_bytes: int = MAX_CACHE, max_age: float 
 
     What is torn, and what builders that died left, is swept too: nobody may ever ask for its key again.
     """
-    whole = list_templates(cache)
-    for folder in set(_published(cache)) - {template.folder for template in whole}:
-        shutil.rmtree(folder, ignore_errors=True)
     removed, total = [], 0
-    for template in whole:
-        total += template.disk_usage()
-        old = time.time() - template.used > max_age
-        if template.folder.name != keep and (old or total > max_bytes):
-            remove(template)
-            removed.append(template.folder)
+    with contextlib.ExitStack() as opened:
+        whole = [found for folder in _published(cache) if (found := _believed(folder, opened)) is not None]
+        for template in sorted(whole, key=_last_used_first):
+            total += template.disk_usage()
+            old = time.time() - template.used > max_age
+            if template.folder.name != keep and (old or total > max_bytes):
+                remove(template)
+                removed.append(template.folder)
     for unfinished in cache.glob(f".*{_UNFINISHED}"):
         with _held(unfinished) as held:
             if held:
@@ -233,10 +249,26 @@ def _published(cache: Path) -> list[Path]:
     return [folder for folder in cache.iterdir() if not folder.name.startswith(".")] if cache.is_dir() else []
 
 
-def _checked(folder: Path) -> Template:
+def _last_used_first(template: Template) -> float:
+    return -template.used
+
+
+def _discard(folder: Path, inside: Path) -> None:
+    """Remove the folder that ``inside`` leads into, and none that was published under its name meanwhile."""
+    private = folder.with_name(f".{folder.name}-{secrets.token_hex(3)}{_UNFINISHED}")
+    with contextlib.suppress(OSError):
+        judged = inside.stat()
+        folder.rename(private)
+        if os.path.samestat(private.stat(), judged):
+            shutil.rmtree(private, ignore_errors=True)
+        else:
+            private.rename(folder)
+
+
+def _checked(folder: Path, inside: Path) -> Template:
     """The template in ``folder``; raises OSError, KeyError or ValueError when it is not whole."""
-    record = json.loads((folder / RECORD).read_text())
-    template = Template(folder, int(record["size"]), folder.stat().st_mtime, record["about"])
+    record = json.loads((inside / RECORD).read_text())
+    template = Template(folder, inside, int(record["size"]), inside.stat().st_mtime, record["about"])
     if _digest(template.state) != record["state"]:
         raise ValueError("the state is not the one that was saved")
     if template.ram.stat().st_size != template.size + _MARK_SIZE:

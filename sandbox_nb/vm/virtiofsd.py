@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import socket
 import struct
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,11 @@ _HEADER = struct.Struct("<III")
 _GET_FEATURES = _HEADER.pack(1, 0x1, 0)
 _FEATURES = 8
 
-_verdicts: dict[tuple[Path, int, int], Virtiofsd | None] = {}
+RETRY = 300.0
+"""Seconds after which a program that did not work is asked again: the host may just have been busy."""
+
+_verdicts: dict[tuple[Path, int, int], tuple[Virtiofsd | None, float]] = {}
+"""Programs that work, or None, and until when that is believed, in seconds of the monotonic clock."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,17 @@ class Virtiofsd:
 
 
 async def find(folder: Path, guard: Path) -> Virtiofsd | None:
-    """A virtiofsd that works for this user, or None. ``folder`` is a private one. Asks each program once."""
+    """A virtiofsd that works for this user, or None. ``folder`` is a private one.
+
+    A program that works is asked once, another again after RETRY.
+    """
     for path in _candidates():
         key = (path, path.stat().st_mtime_ns, os.geteuid())
-        if key not in _verdicts:
-            _verdicts[key] = await _prove(path, folder, guard)
-        if (found := _verdicts[key]) is not None:
+        found, until = _verdicts.get(key, (None, 0.0))
+        if time.monotonic() >= until:
+            found = await _prove(path, folder, guard)
+            _verdicts[key] = found, time.monotonic() + RETRY if found is None else math.inf
+        if found is not None:
             return found
     return None
 
@@ -94,7 +105,8 @@ def _candidates() -> list[Path]:
 
 async def _prove(path: Path, folder: Path, guard: Path) -> Virtiofsd | None:
     """Ask a program what it is, start it on an empty folder, and ask it for its features."""
-    words = await _help(path, guard)
+    if not (words := await _help(path, guard)):
+        return None
     program = Virtiofsd(path, rust="--shared-dir" in words, readonly="--readonly" in words)
     with tempfile.TemporaryDirectory(dir=folder) as shared, tempfile.TemporaryDirectory(dir=folder) as place:
         sock = Path(place, "socket")
@@ -109,6 +121,7 @@ async def _prove(path: Path, folder: Path, guard: Path) -> Virtiofsd | None:
 
 
 async def _help(path: Path, guard: Path) -> str:
+    """What a program says of itself; nothing where it does not come to an end of it."""
     child = Child.spawn([path, "--help"], name="virtiofsd --help", guard=guard)
     try:
         async with asyncio.timeout(PROOF_TIMEOUT):
@@ -116,6 +129,7 @@ async def _help(path: Path, guard: Path) -> str:
     except TimeoutError:
         child.kill()
         await child.wait()
+        return ""
     return child.log.tail(200)
 
 

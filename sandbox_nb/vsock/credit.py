@@ -19,6 +19,9 @@ _HALF = 1 << 31
 PACKET_COST = 1024
 """Bytes of the peer's buffer that a waiting packet is taken to cost at least."""
 
+MAX_BURSTS = 1024
+"""Bursts told apart. A buffer of 1 MiB has room for no more; a peer may claim one of 4 GiB and take nothing."""
+
 
 class CreditError(Exception):
     """The peer sent more than it was granted."""
@@ -79,6 +82,8 @@ class Credit:
         """Count `size` payload bytes sent to the peer in so many packets."""
         self._sent = (self._sent + size) & _WRAP
         self._packets += packets
+        if len(self._bursts) == MAX_BURSTS:
+            packets += self._bursts.pop()[1]
         self._bursts.append((self._sent, packets))
 
     # From the peer.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +51,98 @@ def test_a_pid_used_again_does_not_keep_a_dead_folder(runtime):
     reused = parent / f"{os.getpid()}-1-abcdef"
     reused.mkdir()
     assert rundir.sweep(parent) == [reused]
+
+
+OWNER = """
+import os, sys
+from sandbox_nb import rundir
+print(rundir.create(), flush=True)
+{then}
+sys.stdin.readline()
+os._exit(0)
+"""
+
+
+def owner(then="", inside=()):
+    """A process that has a run folder until its standard input ends; returned with that folder."""
+    command = [*inside, sys.executable, "-c", OWNER.format(then=then)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return process, Path(os.fsdecode(process.stdout.readline().strip()))
+
+
+def end(process):
+    process.stdin.close()
+    process.stdout.close()
+    assert process.wait() == 0
+
+
+def test_who_lives_in_another_pid_namespace_keeps_its_folder_until_it_is_gone(runtime):
+    inside = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespace can be made here")
+    process, folder = owner(inside=inside)
+    assert rundir._is_unseen(folder.name)
+    assert rundir.sweep(folder.parent) == []
+    assert rundir.leftovers(folder.parent) == []
+    end(process)
+    assert rundir.leftovers(folder.parent) == [folder]
+    assert rundir.sweep(folder.parent) == [folder]
+    assert not folder.exists()
+
+
+FORKED = """
+import signal
+if os.fork() == 0:
+    rundir._remove_own()
+    print(os.getpid(), flush=True)
+    signal.pause()
+"""
+
+
+def test_a_forked_child_neither_removes_what_is_its_parents_nor_keeps_it_locked(runtime):
+    process, folder = owner(FORKED)
+    child = int(process.stdout.readline())
+    try:
+        assert folder.is_dir()
+        end(process)
+        assert rundir.sweep(folder.parent) == [folder]
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_anew(runtime, monkeypatch):
+    lock, swept = rundir._lock, []
+
+    def sweep_first(folder, how):
+        if not swept:
+            swept.append(folder)
+            folder.rmdir()
+        return lock(folder, how)
+
+    monkeypatch.setattr(rundir, "_lock", sweep_first)
+    folder = rundir.create()
+    assert folder.is_dir()
+    assert folder not in swept
+    rundir.remove(folder)
+
+
+def test_a_folder_that_cannot_be_locked_is_not_left(runtime, monkeypatch):
+    def refuse(lock, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    parent = rundir.base()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="No locks"):
+        rundir.create()
+    assert list(parent.iterdir()) == []
+
+
+def test_what_is_named_after_a_folder_is_an_orphan_only_where_its_process_would_be_seen(monkeypatch):
+    name = rundir.namesake("999999999-1-abcdef")
+    assert rundir.is_orphan(name)
+    assert not rundir.is_orphan(rundir.namesake(f"{os.getpid()}-{rundir._start_time(os.getpid())}-abcdef"))
+    monkeypatch.setattr(rundir, "_namespace", lambda: 1)
+    assert not rundir.is_orphan(name)
 
 
 def test_what_is_no_run_folder_is_left_alone(runtime):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ import pytest
 from support import descendants
 
 from sandbox_nb import AsyncSandbox, InvalidArgument, Sandbox, standby
+from sandbox_nb.standby import Shelf
 
 
 def wait_until(number):
@@ -107,6 +109,26 @@ def test_they_go_when_memory_gets_short(monkeypatch):
         monkeypatch.setattr(standby, "memory_mib", lambda: (100, 4096))
         wait_until(0)
         monkeypatch.undo()
+
+
+async def test_a_host_that_refuses_a_machine_ends_the_making_and_the_next_start_asks_again(caplog):
+    made = asyncio.Event()
+
+    async def make():
+        made.set()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    shelf = Shelf(make, 0)
+    for _ in range(2):
+        made.clear()
+        shelf.want(1)
+        keeper = shelf._keeper
+        await asyncio.wait({keeper})
+        assert made.is_set()
+        assert keeper.exception() is None
+    assert "no machine stands by: [Errno 24] Too many open files" in caplog.text
+    for _ in range(2):
+        await shelf.leave(1)
 
 
 async def test_a_cancelled_loop_leaves_none():

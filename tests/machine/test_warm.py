@@ -254,7 +254,7 @@ def test_kill_9_at_any_point_leaves_nothing_and_the_next_start_works(cache, roun
         assert sandbox.boot.kind == "warm"
         assert sandbox.run("echo up").stdout == "up\n"
     assert list(cache.iterdir()) == [saved]
-    assert {name for name in os.listdir(rundir.base()) if rundir.is_orphan(name)} == set()
+    assert rundir.leftovers(rundir.base()) == []
 
 
 def test_a_state_qemu_does_not_take_ends_in_a_cold_start(cache):

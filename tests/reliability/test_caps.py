@@ -169,7 +169,7 @@ async def main():
     confinement = await caps.confine(caps.Caps(20, memory=64, cpus=0.2), name)
     print(confinement.how)
     await confinement.limit_memory(elsewhere=1 << 20)
-    (group,) = pathlib.Path("/sys/fs/cgroup").rglob(f"sandbox_nb-{name}")
+    (group,) = pathlib.Path("/sys/fs/cgroup").rglob(f"sandbox_nb-{rundir.namesake(name)}")
     print((group / "memory.max").read_text().strip(), (group / "pids.max").read_text().strip())
     child = await ended(confinement, "sh", "-c", "cat /proc/self/cgroup; seq 20000 > /dev/null")
     print(child.log.tail().endswith(group.name), "nr_throttled 0\\n" in (group / "cpu.stat").read_text())

@@ -7,6 +7,7 @@ import grp
 import os
 import platform
 import pwd
+import resource
 import shutil
 from pathlib import Path
 
@@ -131,6 +132,40 @@ async def test_a_probe_that_hangs_is_given_up(parts, monkeypatch):
     monkeypatch.setattr(accel, "PROBE_TIMEOUT", 0.001)
     verdict = await accel.run_probe("tcg", X86_64, **parts)
     assert "did not run within" in verdict.detail
+    assert verdict.passing
+
+
+@pytest.mark.parametrize(
+    ("says", "passing"),
+    [
+        ("echo 'qemu: -accel kvm: failed to initialize kvm: Operation not permitted'; exit 1", False),
+        ("echo 'error: kvm run failed Bad address'; seq 100; exec sleep 60", False),
+        ("kill -ABRT $$", False),
+        ("echo 'qemu: -accel kvm: failed to initialize kvm: Cannot allocate memory'; exit 1", True),
+        ("echo 'ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy'; kill -ABRT $$", True),
+        ("kill -KILL $$", True),
+        ("exec sleep 60", True),
+        ("exit 1", True),
+    ],
+)
+async def test_only_what_qemu_says_itself_is_said_for_good(parts, tmp_path, monkeypatch, says, passing):
+    del parts["cache"]
+    monkeypatch.setattr(accel, "PROBE_TIMEOUT", 1.0)
+    qemu = tmp_path / "qemu"
+    qemu.write_text(f"#!/bin/sh\n{says}\n")
+    qemu.chmod(0o755)
+    verdict = await accel.run_probe("kvm", X86_64, **{**parts, "qemu": qemu})
+    assert (verdict.name, verdict.passing) == ("tcg", passing)
+    assert ("it is tried again after 5 minutes" in str(verdict)) is passing
+
+
+async def test_guest_code_that_ran_is_proof_also_of_a_qemu_that_is_slow_to_end(parts, tmp_path, monkeypatch):
+    del parts["cache"]
+    monkeypatch.setattr(accel, "PROBE_TIMEOUT", 1.0)
+    qemu = tmp_path / "qemu"
+    qemu.write_text(f"#!/bin/sh\necho '{accel.PROOF.decode().strip()}'\nexec sleep 60\n")
+    qemu.chmod(0o755)
+    assert (await accel.run_probe("kvm", X86_64, **{**parts, "qemu": qemu})).name == "kvm"
 
 
 async def test_a_verdict_is_remembered(parts, monkeypatch):
@@ -145,6 +180,38 @@ async def test_a_verdict_is_remembered(parts, monkeypatch):
     first = await accel.choose("auto", X86_64, **parts)
     assert await accel.choose("auto", X86_64, **parts) == first == Accelerator("tcg", "broken", "none")
     assert runs == ["kvm"]
+
+
+async def test_a_verdict_of_a_busy_moment_is_remembered_for_minutes_and_no_longer(parts, monkeypatch):
+    verdicts = [Accelerator("tcg", "busy", passing=True), Accelerator("kvm", "proven")]
+
+    async def probe(name, arch, **keywords):
+        return verdicts.pop(0)
+
+    monkeypatch.setattr(accel, "KVM", Path("/dev/null"))
+    monkeypatch.setattr(accel, "run_probe", probe)
+    assert [(await accel.choose("auto", X86_64, **parts)).name for _ in range(2)] == ["tcg", "tcg"]
+    (record,) = parts["cache"].iterdir()
+    long_ago = record.stat().st_mtime - accel.RETRY - 1
+    os.utime(record, (long_ago, long_ago))
+    assert (await accel.choose("auto", X86_64, **parts)).name == "kvm"
+    os.utime(record, (long_ago, long_ago))
+    assert (await accel.choose("auto", X86_64, **parts)).name == "kvm"
+
+
+async def test_a_verdict_that_cannot_be_kept_leaves_nothing(parts, monkeypatch):
+    async def probe(name, arch, **keywords):
+        return Accelerator("kvm", "proven")
+
+    monkeypatch.setattr(accel, "KVM", Path("/dev/null"))
+    monkeypatch.setattr(accel, "run_probe", probe)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+    try:
+        assert (await accel.choose("auto", X86_64, **parts)).name == "kvm"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(parts["cache"].iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"nme": "kvm"}', '"kvm"'])

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from sandbox_nb import binaries
 from sandbox_nb.devices import Filesystem
 from sandbox_nb.errors import InvalidArgument, NotFound, ResourceExhausted
 from sandbox_nb.vm import virtiofsd
@@ -264,6 +265,23 @@ def test_a_virtiofsd_that_does_not_work_is_not_used(machine, tmp_path, monkeypat
     assert sorted(os.listdir(machine.folder)) == before
     (tmp_path / "shared").mkdir()
     assert machine.attach(Filesystem("s", tmp_path / "shared")).how == "9p"
+
+
+async def test_a_virtiofsd_that_did_not_work_is_asked_again_later(tmp_path, monkeypatch):
+    program = tmp_path / "virtiofsd"
+    program.touch(mode=0o755)
+    answers = [None, virtiofsd.Virtiofsd(program, rust=True, readonly=True)]
+
+    async def prove(*_):
+        return answers.pop(0)
+
+    monkeypatch.setattr(virtiofsd, "_candidates", lambda: [program])
+    monkeypatch.setattr(virtiofsd, "_prove", prove)
+    found = [await virtiofsd.find(tmp_path, binaries.guard()) for _ in range(2)]
+    later = virtiofsd.time.monotonic() + virtiofsd.RETRY
+    monkeypatch.setattr(virtiofsd.time, "monotonic", lambda: later)
+    found += [await virtiofsd.find(tmp_path, binaries.guard()) for _ in range(2)]
+    assert [one is not None for one in found] == [False, False, True, True]
 
 
 def test_each_program_is_told_what_it_understands(tmp_path):

@@ -88,7 +88,7 @@ def test_a_group_without_processes_hands_down_what_it_has(container):
     assert set(place.folders.values()) == {container.own}
     group = cgroup.make(place, ALIVE, cpu=False)
     assert (container.own / "cgroup.subtree_control").read_text() == "+pids", "one at a time, the last written"
-    assert group.unique == [container.own / f"sandbox_nb-{ALIVE}"]
+    assert group.unique == [container.own / f"sandbox_nb-{rundir.namesake(ALIVE)}"]
     assert group.remove()
 
 
@@ -227,13 +227,14 @@ def test_a_host_that_says_nothing_has_no_place(tmp_path):
 
 
 def test_what_the_dead_left_is_swept_and_the_living_keep_theirs(container):
-    for name in (f"sandbox_nb-{DEAD}", f"sandbox_nb-{ALIVE}", "sandbox_nb-of-another", DEAD, "sandbox_nb-busy"):
+    dead, alive = (f"sandbox_nb-{rundir.namesake(name)}" for name in (DEAD, ALIVE))
+    kept = {alive, f"sandbox_nb-{DEAD}-1", "sandbox_nb-of-another", DEAD, "sandbox_nb-busy"}
+    for name in (dead, *kept):
         (container.top / name).mkdir()
     place = cgroup.place(container.root)
-    assert cgroup.leftovers(place) == [container.top / f"sandbox_nb-{DEAD}"]
+    assert cgroup.leftovers(place) == [container.top / dead]
     cgroup.sweep(place)
-    left = {path.name for path in container.top.iterdir() if path.is_dir()} - {"jupyter"}
-    assert left == {f"sandbox_nb-{ALIVE}", "sandbox_nb-of-another", DEAD, "sandbox_nb-busy"}
+    assert {path.name for path in container.top.iterdir() if path.is_dir()} - {"jupyter"} == kept
 
 
 def files(group, names):
@@ -315,7 +316,7 @@ def with_systemd(host, tmp_path, monkeypatch):
 
 async def test_systemd_is_asked_for_a_slice_and_a_scope_for_each_process(host, with_systemd):
     confinement = await confine(Caps(256, 2, memory=300, cpus=1.5), ALIVE, host.root)
-    slice_name = f"sandbox_nb_{ALIVE.replace('-', '_')}.slice"
+    slice_name = f"sandbox_nb_{rundir.namesake(ALIVE).replace('-', '_')}.slice"
     await confinement.limit_memory(elsewhere=1 << 20)
     child = Child.spawn(["sh", "-c", "exit 7"], name="it", guard=binaries.guard(), confinement=confinement)
     assert await child.wait() == 7
@@ -332,10 +333,10 @@ async def test_systemd_is_asked_for_a_slice_and_a_scope_for_each_process(host, w
 async def test_what_dead_processes_left_with_systemd_is_forgotten(host, with_systemd):
     manager = systemd.manager(host.root)
     control = manager.runtime / ("user.control" if manager.user else "system.control")
-    for name in (DEAD, ALIVE):
+    for name in (rundir.namesake(DEAD), rundir.namesake(ALIVE), f"{DEAD}-1"):
         (control / f"sandbox_nb_{name.replace('-', '_')}.slice.d").mkdir(parents=True)
     caps.sweep(host.root)
-    dead = f"sandbox_nb_{DEAD.replace('-', '_')}.slice"
+    dead = f"sandbox_nb_{rundir.namesake(DEAD).replace('-', '_')}.slice"
     assert with_systemd() == [f"systemctl stop {dead}", f"systemctl revert {dead}"]
 
 

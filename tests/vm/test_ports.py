@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 
-from sandbox_nb.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, Unavailable
+from sandbox_nb.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from sandbox_nb.vm import attach
 from sandbox_nb.vm.attach import Attachments
 from sandbox_nb.vm.ports import RootPorts
@@ -90,6 +97,15 @@ async def test_a_device_that_is_refused_leaves_nothing(qemu, attachments, step):
         await attachments.attach(name, Backend())
 
 
+async def test_a_device_that_finds_no_port_is_told_what_the_ports_are_for(qemu, attachments):
+    for name in "de":
+        await attachments.attach(name, Backend())
+    with pytest.raises(
+        ResourceExhausted, match="a machine has 2, of which vsock takes one.*detach a device first"
+    ):
+        await attachments.attach("f", Backend())
+
+
 async def test_a_name_is_taken_from_the_first_moment(qemu, attachments):
     qemu.pause.clear()
     coming = asyncio.create_task(attachments.attach("d", Backend()))
@@ -109,7 +125,7 @@ async def test_a_name_is_taken_from_the_first_moment(qemu, attachments):
 async def test_a_guest_that_does_not_agree_keeps_it_and_may_later(qemu, attachments):
     qemu.guest = "sleeps"
     attached = await attachments.attach("d", Backend())
-    with pytest.raises(DeadlineExceeded, match="try again"):
+    with pytest.raises(DeadlineExceeded, match="let go of the device .* try again"):
         await attachments.detach("d", timeout=0.01)
     assert attachments.devices == [attached]
     # QEMU remembers the request, and says so when it is made again.

@@ -75,6 +75,76 @@ def test_a_torn_template_is_removed_and_never_believed(tmp_path, ram, tear):
     assert not saved.folder.exists()
 
 
+def test_what_was_found_is_never_mixed_with_what_takes_its_place(tmp_path, ram):
+    saved = made(tmp_path, "a", ram)
+    template.remove(saved)
+    os.pwrite(ram, b"other", 0)
+    other = made(tmp_path, "a", ram)
+    for path in (saved.ram, saved.state):
+        with pytest.raises(FileNotFoundError):
+            path.open("rb")
+    template.remove(saved)
+    assert other.state.read_bytes() == b"state of a", "it is not the one that was found first"
+    assert template.find(tmp_path, "a") is not None
+
+
+def test_a_template_is_let_go_with_its_last_user(tmp_path, ram):
+    before = os.listdir("/proc/self/fd")
+    saved = made(tmp_path, "a", ram)
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    del saved
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("look", [template.find, lambda cache, name: template.prune(cache, keep="")])
+def test_what_takes_the_place_of_a_torn_template_is_not_removed_for_it(tmp_path, ram, monkeypatch, look):
+    torn = made(tmp_path, "a", ram).folder
+    lose_record(torn)
+    checked = template._checked
+
+    def replaced(folder, inside):
+        monkeypatch.setattr(template, "_checked", checked)
+        torn.rename(tmp_path / ".elsewhere")
+        made(tmp_path, "a", ram)
+        return checked(folder, inside)
+
+    monkeypatch.setattr(template, "_checked", replaced)
+    look(tmp_path, "a")
+    assert template.find(tmp_path, "a") is not None
+
+
+def test_what_is_published_while_others_are_looked_through_is_kept(tmp_path, ram, monkeypatch):
+    made(tmp_path, "a", ram)
+    checked = template._checked
+
+    def published(folder, inside):
+        monkeypatch.setattr(template, "_checked", checked)
+        with monkeypatch.context() as patched:
+            patched.setattr(template, "prune", lambda *_, **__: [])
+            made(tmp_path, "b", ram)
+        return checked(folder, inside)
+
+    monkeypatch.setattr(template, "_checked", published)
+    template.prune(tmp_path, keep="")
+    assert template.find(tmp_path, "b") is not None
+
+
+def test_who_builds_it_anew_right_after_it_was_published_is_let_be(tmp_path, ram, monkeypatch):
+    sync, other = template._sync, tmp_path / ".a.new" / template.STATE
+
+    def build(path):
+        if path == tmp_path:
+            other.parent.mkdir()
+            other.write_text("half")
+        sync(path)
+
+    monkeypatch.setattr(template, "_sync", build)
+    with monkeypatch.context() as patched:
+        patched.setattr(template, "prune", lambda *_, **__: [])
+        assert made(tmp_path, "a", ram) is not None
+    assert other.read_text() == "half"
+
+
 def test_a_build_that_fails_publishes_nothing(tmp_path):
     with pytest.raises(RuntimeError), template.building(tmp_path, "a"):
         raise RuntimeError

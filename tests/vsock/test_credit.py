@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_nb.vsock.credit import PACKET_COST, Credit, CreditError
+from sandbox_nb.vsock.credit import MAX_BURSTS, PACKET_COST, Credit, CreditError
 
 KIB = 1024
 
@@ -62,6 +62,18 @@ def test_packets_not_taken_whole_still_wait(credit):
     credit.sent(64 * KIB // PACKET_COST + 1, 64 * KIB // PACKET_COST + 1)
     credit.update(64 * KIB, 1)
     assert credit.crowded
+
+
+def test_a_peer_that_claims_a_huge_buffer_and_takes_nothing_costs_no_more_memory_for_it(credit):
+    credit.update(0xFFFF_FFFF, 0)
+    for _ in range(3 * MAX_BURSTS):
+        credit.sent(1, 1)
+    assert len(credit._bursts) == MAX_BURSTS
+    assert credit._packets == 3 * MAX_BURSTS
+    credit.update(0xFFFF_FFFF, MAX_BURSTS - 1)
+    assert credit._packets == 2 * MAX_BURSTS + 1, "the last burst waits as a whole"
+    credit.update(0xFFFF_FFFF, 3 * MAX_BURSTS)
+    assert (credit._packets, len(credit._bursts)) == (0, 0)
 
 
 def test_more_than_was_granted_is_refused_and_not_counted():

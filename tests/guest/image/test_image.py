@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 
@@ -326,6 +327,18 @@ class TestFailures:
 
         with Store().locked(lambda *_: None), pytest.raises(Stop):
             image.build(agent=agent, progress=stop)
+
+    def test_what_a_builder_forked_and_left_running_keeps_no_lock(self, archive):
+        with Store().locked(lambda *_: None):
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+        try:
+            with Store().locked(lambda *_: pytest.fail("the lock is held")):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
     def test_two_builders_at_once_make_one_image(self, archive, agent, cache):
         built = []
