@@ -26,7 +26,7 @@ from sandbox_nb.lens.recorder import Lens
 from sandbox_nb.life import State
 from sandbox_nb.options import Option
 from sandbox_nb.popen import Process
-from sandbox_nb.run import Completed, Echo, RunKeywords, Sink
+from sandbox_nb.run import Completed, Echo, RunKeywords, Sink, check_sink
 from sandbox_nb.sandbox import AsyncSandbox
 from sandbox_nb.services import OPEN_TIMEOUT, Services
 from sandbox_nb.stats import Connection, Stats
@@ -119,6 +119,7 @@ class Sandbox(BaseSandbox):
         """
         if not stream:
             return self.runner.wait(self.asynchronous.run(command, **how))
+        check_sink(None if stream is True else stream)
         with _echo() if stream is True else contextlib.nullcontext(stream) as sink:
             return self.runner.wait_telling(
                 lambda relay: self.asynchronous.run(command, stream=relay, **how), sink

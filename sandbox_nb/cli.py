@@ -90,7 +90,7 @@ def _run(arguments: argparse.Namespace) -> int:
     options, command = grammar.machine_options(arguments), grammar.command_options(arguments)
     timeout = command.pop("timeout")
     with Sandbox() as sandbox:
-        sandbox.start(lambda _: options, progress=ShowProgress())
+        sandbox.start(options, progress=ShowProgress())
         for host_port, guest in arguments.forwards:
             sandbox.forward(host_port, guest)
         with sandbox.popen(words, **command) as process:

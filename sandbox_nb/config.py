@@ -70,6 +70,8 @@ def load(path: str | os.PathLike[str]) -> Options:
 
 def from_toml(text: str) -> Options:
     """The options that TOML says. Raises InvalidArgument."""
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{text!r} is no TOML: text is needed; that of a file is Path(…).read_text()")
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -31,6 +31,14 @@ async def deadline(seconds: float | None, exceeded: Callable[[], DeadlineExceede
 
 def check_timeout(seconds: object) -> None:
     """Raise InvalidArgument unless it is a number of seconds, or None for no limit."""
-    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and not math.isnan(seconds)
-    if seconds is not None and not number:
+    if seconds is not None and not _is_number(seconds):
         raise InvalidArgument(f"timeout={seconds!r}: seconds, or None, are needed")
+
+
+def _is_number(value: object) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:  # more than the clock's numbers, which are floats, can be
+        return False

@@ -17,7 +17,7 @@ from sandbox_nb import __version__, binaries, limits, link, rundir, standby
 from sandbox_nb.background import run_blocking
 from sandbox_nb.errors import NotFound, SandboxError
 from sandbox_nb.guest import image
-from sandbox_nb.host import choose_accelerator, find_qemu, guest_architecture, templates_dir
+from sandbox_nb.host import cache_dir, choose_accelerator, find_qemu, guest_architecture, templates_dir
 from sandbox_nb.options import DEFAULT_MEMORY, Options
 from sandbox_nb.vm import caps, template, users, virtiofsd
 from sandbox_nb.vm.monitor import MIN_QEMU
@@ -26,6 +26,8 @@ DEVICES = ("vhost-user-vsock-pci", "virtio-blk-pci", "virtio-9p-pci", "vhost-use
 """What a machine may want of QEMU. Distributions put some into packages of their own."""
 
 ENOUGH_FILES = 256
+
+CACHE_REMEDY = "set XDG_CACHE_HOME to a folder of yours"
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def _image() -> Finding:
         return Finding(
             "guest image", "ok", ", ".join(f"{found.name} ({found.arch}, {found.release})" for found in images)
         )
+    if (obstacle := _obstacle(cache_dir() / "images", mode=0o777)) is not None:
+        return Finding("guest image", "bad", f"none yet, and {obstacle}", CACHE_REMEDY)
     if shutil.which("apt-get"):
         return Finding("guest image", "note", "none yet; the first start builds it", "sandbox-nb image build")
     remedy = "sandbox-nb image build --kernel FILE --modules DIR --busybox FILE"
@@ -160,14 +164,18 @@ def _templates() -> Finding:
     found = template.list_templates(templates_dir())
     size = sum(one.disk_usage() for one in found) >> 20
     detail = f"{len(found)} in {templates_dir()}, {size} of at most {template.MAX_CACHE >> 20} MiB"
-    try:
-        templates_dir().mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        remedy = "set XDG_CACHE_HOME to a folder of yours, or every start boots"
-        return Finding("templates", "note", f"{templates_dir()} cannot be made: {error.strerror}", remedy)
-    if not os.access(templates_dir(), os.W_OK):
-        return Finding("templates", "note", f"{detail}; not writable", f"chown {os.geteuid()} {templates_dir()}")
+    if (obstacle := _obstacle(templates_dir(), mode=0o700)) is not None:
+        return Finding("templates", "note", obstacle, f"{CACHE_REMEDY}, or every start boots")
     return Finding("templates", "ok", detail)
+
+
+def _obstacle(folder: Path, *, mode: int) -> str | None:
+    """Why nothing can be put into a folder, which is made where it is missing; None when it can."""
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        return f"{folder} cannot be made: {error.strerror}"
+    return None if os.access(folder, os.W_OK) else f"{folder} cannot be written"
 
 
 def _memory() -> Finding:

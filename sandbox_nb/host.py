@@ -26,6 +26,12 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of how much, in units of the stage's own."""
 
 
+def check_progress(progress: object) -> None:
+    """Raise InvalidArgument unless it can be told of progress, or is None."""
+    if progress is not None and not callable(progress):
+        raise InvalidArgument(f"progress={progress!r}: a function is needed, or None")
+
+
 def cache_dir() -> Path:
     """The user's cache folder: images, templates, verdicts on the accelerator."""
     return Path(platformdirs.user_cache_dir("sandbox_nb"))

@@ -21,7 +21,7 @@ from sandbox_nb.errors import (
     Unavailable,
 )
 from sandbox_nb.guest.proto.power_ttrpc import PowerClient
-from sandbox_nb.host import Progress
+from sandbox_nb.host import Progress, check_progress
 from sandbox_nb.launch import Running, launch
 from sandbox_nb.options import Option, Options
 from sandbox_nb.together import to_its_end
@@ -116,6 +116,7 @@ class Life:
         """Start a machine, within ``timeout`` seconds. See AsyncSandbox.start."""
         self.require("start")
         check_timeout(timeout)
+        check_progress(progress)
         wanted = Options().applying(options, keywords)
         self.state, self.failure, self.stopped = State.STARTING, None, None
         self.loop = asyncio.get_running_loop()

@@ -60,6 +60,8 @@ MAX_STANDBY = 64
 MIN_HOST_CPUS = 0.01
 """The kernel counts no less: 1 ms of every 100."""
 
+_PATH_METAVARS = ("DIR", "FILE", "PATH")
+
 DEFAULT_CPU = 1
 DEFAULT_MEMORY = 256
 
@@ -154,13 +156,18 @@ class Options:
     def applying(self, options: Sequence[Option], keywords: Mapping[str, Any] | None = None) -> Options:
         """Return these options with ``options`` applied in order, then ``keywords`` by name.
 
-        Raises InvalidArgument for what is no option, and for a keyword that does not exist.
+        Of Options among them, what is not the default is applied; devices and arguments are added. Raises
+        InvalidArgument for what is no option, and for a keyword that does not exist.
         """
         result = self
         for option in options:
-            if not callable(option):
-                raise InvalidArgument(f"{option!r} is no option; options are made by with_disk, with_nic, …")
-            result = option(result)
+            if isinstance(option, Options):
+                result = option._on_top_of(result)
+            elif callable(option):
+                result = option(result)
+            else:
+                hint = f"; a name is said as Sandbox.started(name={option!r})" if isinstance(option, str) else ""
+                raise InvalidArgument(f"{option!r} is no option; options are made by with_disk, with_nic, …{hint}")
         known = {f.name for f in dataclasses.fields(Options)}
         for name in keywords or ():
             if name not in known:
@@ -175,6 +182,9 @@ class Options:
         """
         self._check_resources()
         self._check_choices()
+        for option in dataclasses.fields(self):
+            if option.metadata.get("metavar") in _PATH_METAVARS:
+                _check_path(option.name, getattr(self, option.name))
         self._check_standby()
         _check_seconds("idle_timeout", self.idle_timeout)
         _check_seconds("max_lifetime", self.max_lifetime)
@@ -222,10 +232,26 @@ class Options:
         """The caller's arguments for the agent as bytes."""
         return [os.fsencode(argument) for argument in self.init_args]
 
+    def _on_top_of(self, base: Options) -> Options:
+        """These options where they are not the default, those of ``base`` elsewhere."""
+        values = {option.name: getattr(self, option.name) for option in dataclasses.fields(self)}
+        said = _normal({name: value for name, value in values.items() if value != getattr(_NOTHING_SAID, name)})
+        for name, value in said.items():
+            if isinstance(value, tuple) and isinstance(before := getattr(base, name), tuple):
+                said[name] = (*before, *value)
+        return dataclasses.replace(base, **said)
+
     def _check_resources(self) -> None:
         for name, value in (("cpu", self.cpu), ("memory", self.memory)):
             if value is not None and not _is_int(value):
                 raise InvalidArgument(f"{name}={value!r}: a whole number is needed")
+        # Each by itself first: what is said to be missing is said with them.
+        if not 1 <= self.cpu_count <= MAX_CPU:
+            raise InvalidArgument(f"cpu={self.cpu}: 1 to {MAX_CPU} are possible")
+        if self.memory_mib < MIN_MEMORY:
+            raise InvalidArgument(f"memory={self.memory}: at least {MIN_MEMORY} (MiB) is needed to boot")
+        if self.memory is not None and self.memory > (available := _host_memory_mib()):
+            raise InvalidArgument(f"memory={self.memory}: this host has {available} MiB")
         if (self.cpu is None) != (self.memory is None):
             given, missing = ("cpu", "memory") if self.memory is None else ("memory", "cpu")
             cpu, memory = self.cpu_count, self.memory_mib
@@ -233,14 +259,6 @@ class Options:
                 f"{given}={getattr(self, given)} without {missing}: give both, as in cpu={cpu}, memory={memory} "
                 f"or --cpu {cpu} --memory {memory}; or neither"
             )
-        if self.cpu is None or self.memory is None:
-            return
-        if not 1 <= self.cpu <= MAX_CPU:
-            raise InvalidArgument(f"cpu={self.cpu}: 1 to {MAX_CPU} are possible")
-        if self.memory < MIN_MEMORY:
-            raise InvalidArgument(f"memory={self.memory}: at least {MIN_MEMORY} (MiB) is needed to boot")
-        if self.memory > (available := _host_memory_mib()):
-            raise InvalidArgument(f"memory={self.memory}: this host has {available} MiB")
 
     def _check_caps(self) -> None:
         memory, cpus = self.host_memory, self.host_cpus
@@ -272,8 +290,10 @@ class Options:
             raise InvalidArgument(f"image={self.image!r}: the name of an image is needed")
 
 
-Option = Callable[[Options], Options]
-"""What ``with_disk`` and its like return: a change to the options."""
+_NOTHING_SAID = Options()
+
+Option = Callable[[Options], Options] | Options
+"""What ``with_disk`` and its like return, a change to the options; or Options, for what they say."""
 
 
 def with_disk(
@@ -352,6 +372,13 @@ def _check_seconds(name: str, value: object) -> None:
         return
     if not _is_number(value) or not 0 < value < math.inf:
         raise InvalidArgument(f"{name}={value!r}: seconds above 0, or None for no limit, are needed")
+
+
+def _check_path(name: str, path: object) -> None:
+    if path is None:
+        return
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path) or "\0" in os.fsdecode(path):
+        raise InvalidArgument(f"{name}={path!r}: a path on the host is needed, or None")
 
 
 def _check_each(name: str, values: object, kinds: type | tuple[type, ...]) -> None:

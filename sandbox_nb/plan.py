@@ -68,15 +68,15 @@ class Plan:
 
 
 async def make(options: Options, progress: Progress | None) -> Plan:
-    """Find QEMU, the image, the accelerator and what carries vsock.
+    """Find QEMU, the accelerator, what carries vsock, and the image, which comes last: it may have to be built.
 
     Raises InvalidArgument, NotFound or FailedPrecondition for what is not there or does not work.
     """
     arch = host.guest_architecture(options)
     qemu = host.find_qemu(arch)
     transport = link.choose(options.transport)
-    found = await host.ensure_image(options, progress)
     accelerator = await host.choose_accelerator(options)
+    found = await host.ensure_image(options, progress)
     spec = command.Spec(
         arch=arch,
         qemu=qemu,

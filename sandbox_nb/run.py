@@ -14,11 +14,11 @@ from typing import Any, TypedDict, TypeVar
 from sandbox_nb import streams
 from sandbox_nb.command import Command, Start, describe
 from sandbox_nb.deadline import deadline
-from sandbox_nb.errors import ProcessFailed, ProcessTimedOut, ResourceExhausted
+from sandbox_nb.errors import InvalidArgument, ProcessFailed, ProcessTimedOut, ResourceExhausted
 from sandbox_nb.process import RawProcess
 from sandbox_nb.together import together
 
-__all__ = ["Completed", "Echo", "Output", "RunKeywords", "Sink", "communicate", "run"]
+__all__ = ["Completed", "Echo", "Output", "RunKeywords", "Sink", "check_sink", "communicate", "run"]
 
 MAX_OUTPUT = 512 << 20
 """Bytes kept of a command's output, at most."""
@@ -31,6 +31,12 @@ instead of filling memory.
 """
 
 Kept = TypeVar("Kept")
+
+
+def check_sink(sink: object) -> None:
+    """Raise InvalidArgument unless it can take output, or is None."""
+    if sink is not None and not callable(sink):
+        raise InvalidArgument(f"stream={sink!r}: True, or a function of a file descriptor and bytes, is needed")
 
 
 class RunKeywords(TypedDict, total=False):
@@ -85,6 +91,7 @@ class Output:
     """What a command writes: given to ``sink`` as it comes, and kept when it is to be (``keep``)."""
 
     def __init__(self, command: Command, *, sink: Sink | None = None, keep: bool = True) -> None:
+        check_sink(sink)
         self._command = command
         self._sink = sink
         self.keep = keep

@@ -239,9 +239,9 @@ class AsyncSandbox(BaseSandbox):
         """Copy a file or folder of the host into the guest.
 
         As ``cp -a`` does: into ``target`` if that is a folder, under its own name; else it becomes ``target``,
-        whose parent must be there. ``source/.`` stands for what is in the folder; ``target`` then keeps its mode. A
-        folder that is in the way is filled up, a file is replaced; each is there whole or as it was, also when the
-        copy fails or is cancelled.
+        whose parent must be there. ``source/.`` stands for what is in the folder; ``target`` then keeps its mode.
+        A folder that is in the way is filled up, a file is replaced; each is there whole or as it was, also when
+        the copy fails or is cancelled.
         Modes, times of modification, symbolic and hard links are kept; owners are not, all is root's. ``source``
         itself may be a link, those in it are copied as links. Devices, sockets and pipes are left out, and named
         in the result.

@@ -60,8 +60,9 @@ def late_name(identity: str) -> str:
 
 def hello(identity: str) -> bytes:
     """What the host writes first. Raises InvalidArgument for an id that cannot be one."""
-    encoded = identity.encode()
-    if not 0 < len(encoded) <= MAX_ID or not identity.isprintable():
+    printable = isinstance(identity, str) and identity.isprintable()  # no surrogate is
+    encoded = identity.encode() if printable else b""
+    if not 0 < len(encoded) <= MAX_ID:
         raise InvalidArgument(f"stream id {identity!r}: 1 to {MAX_ID} printable bytes are needed")
     return _LENGTH.pack(len(encoded)) + encoded
 

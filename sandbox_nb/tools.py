@@ -119,7 +119,7 @@ def _template_build(arguments: argparse.Namespace) -> int:
         raise grammar.UsageError("template build --warm off: that is a start that makes no template")
     progress = arguments.progress()
     with Sandbox() as sandbox:
-        sandbox.start(lambda _: options, progress=progress)
+        sandbox.start(options, progress=progress)
         boot = sandbox.boot
     if not boot.template:
         raise FailedPrecondition(boot.note or "another process is making this template right now")
@@ -145,10 +145,10 @@ def _template_remove(arguments: argparse.Namespace) -> int:
 
     found = template.list_templates(host.templates_dir())
     for key in arguments.keys:
-        chosen = [one for one in found if key == "all" or one.folder.name.startswith(key)]
-        if not chosen and key != "all":
+        if key != "all" and not any(one.folder.name.startswith(key) for one in found):
             raise NotFound(f"no template's key starts with {key}; see: sandbox-nb template list")
-        for one in chosen:
+    for one in found:
+        if any(key == "all" or one.folder.name.startswith(key) for key in arguments.keys):
             template.remove(one)
             print(one.folder.name)
     return 0

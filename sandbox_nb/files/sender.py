@@ -91,16 +91,17 @@ class TreeSender:
 
     def _send_regular(self, folder: int, name: bytes, found: os.stat_result) -> None:
         entry = _entry(name, found)
-        if found.st_nlink > 1:
-            first = self._known.setdefault((found.st_dev, found.st_ino), self._path())
-            if first != self._path():
-                entry.link = first
-                self._put(entry.SerializeToString())
-                self._tally.files += 1
-                return
+        if found.st_nlink > 1 and (first := self._known.get((found.st_dev, found.st_ino))) is not None:
+            entry.link = first
+            self._put(entry.SerializeToString())
+            self._tally.files += 1
+            return
         fd = os.open(name, _READ, dir_fd=folder)
         try:
-            if stat.S_ISREG(os.fstat(fd).st_mode):
+            opened = os.fstat(fd)
+            if stat.S_ISREG(opened.st_mode):
+                if opened.st_nlink > 1:
+                    self._known[opened.st_dev, opened.st_ino] = self._path()
                 self._send_file(fd, entry)
         finally:
             os.close(fd)

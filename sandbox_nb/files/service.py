@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import posixpath
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from sandbox_nb import streams
 from sandbox_nb.encoding import guest_bytes, guest_data
-from sandbox_nb.errors import ProtocolError
+from sandbox_nb.errors import InvalidArgument, ProtocolError
 from sandbox_nb.files.info import AnyPath, Copied, CopyProgress, FileInfo, Tally
 from sandbox_nb.files.receiver import TreeReceiver
 from sandbox_nb.files.records import RECORD_MAX, read_entry, tree_name
@@ -29,6 +30,7 @@ from sandbox_nb.guest.proto.files_pb2 import (
     WriteRequest,
 )
 from sandbox_nb.guest.proto.files_ttrpc import FilesClient
+from sandbox_nb.host import check_progress
 
 __all__ = ["Files"]
 
@@ -43,6 +45,9 @@ LIST_MAX = 64 << 20
 
 T = TypeVar("T")
 
+MODE_MAX = 0o7777
+"""All permission bits, with set-id and sticky."""
+
 
 class Files:
     """The files of one machine. ``AsyncSandbox`` describes the verbs of the same names."""
@@ -54,9 +59,7 @@ class Files:
     async def read(self, path: AnyPath) -> bytes:
         """The bytes of a file."""
         async with self._stream() as (name, sock):
-            call = asyncio.create_task(
-                self._service.read(ReadRequest(path=guest_bytes("path", path), stream=name))
-            )
+            call = asyncio.create_task(self._service.read(ReadRequest(path=_path("path", path), stream=name)))
             data = await _beside(call, streams.collect(sock, READ_MAX))
             if len(data) != (sent := call.result().size):
                 raise ProtocolError(f"{os.fspath(path)!r}: the guest sent {sent} bytes, {len(data)} arrived")
@@ -65,8 +68,9 @@ class Files:
     async def write(self, path: AnyPath, data: bytes | str, *, mode: int = 0) -> None:
         """Make a file, or replace its content, all at once."""
         payload = guest_data("data", data)
+        _check_mode(mode)
         async with self._stream() as (name, sock):
-            request = WriteRequest(path=guest_bytes("path", path), stream=name, mode=mode, size=len(payload))
+            request = WriteRequest(path=_path("path", path), stream=name, mode=mode, size=len(payload))
             call = asyncio.create_task(self._service.write(request))
             await _beside(call, streams.feed(sock, payload))
             if len(payload) != (taken := call.result().size):
@@ -74,14 +78,14 @@ class Files:
 
     async def stat(self, path: AnyPath, *, follow_symlinks: bool = True) -> FileInfo:
         """What is known of a file."""
-        return FileInfo.of(
-            await self._service.stat(StatRequest(path=guest_bytes("path", path), no_follow=not follow_symlinks))
-        )
+        _check_flags(follow_symlinks=follow_symlinks)
+        request = StatRequest(path=_path("path", path), no_follow=not follow_symlinks)
+        return FileInfo.of(await self._service.stat(request))
 
     async def listdir(self, path: AnyPath) -> list[FileInfo]:
         """What is in a folder, by name."""
         async with self._stream() as (name, sock):
-            request = ListRequest(path=guest_bytes("path", path), stream=name)
+            request = ListRequest(path=_path("path", path), stream=name)
             call = asyncio.create_task(self._service.list(request))
             data = io.BytesIO(await _beside(call, streams.collect(sock, LIST_MAX)))
         found = []
@@ -94,18 +98,24 @@ class Files:
 
     async def mkdir(self, path: AnyPath, *, mode: int, parents: bool, exist_ok: bool) -> None:
         """Make a folder."""
-        await self._service.mkdir(
-            MkdirRequest(path=guest_bytes("path", path), mode=mode, parents=parents, exist_ok=exist_ok)
-        )
+        _check_mode(mode)
+        _check_flags(parents=parents, exist_ok=exist_ok)
+        request = MkdirRequest(path=_path("path", path), mode=mode, parents=parents, exist_ok=exist_ok)
+        await self._service.mkdir(request)
 
     async def remove(self, path: AnyPath, *, recursive: bool) -> None:
         """Remove a file, a link or a folder."""
-        await self._service.remove(RemoveRequest(path=guest_bytes("path", path), recursive=recursive))
+        _check_flags(recursive=recursive)
+        request = RemoveRequest(path=_path("path", path), recursive=recursive)
+        if posixpath.basename(request.path.rstrip(b"/")) in (b"", b".", b".."):
+            raise InvalidArgument(f"path={path!r}: neither the root folder nor what ends with . or .. is removed")
+        await self._service.remove(request)
 
     async def copy_to(self, source: AnyPath, target: AnyPath, progress: CopyProgress | None = None) -> Copied:
         """Copy a tree of the host into the guest."""
         tally = Tally()
-        here, there = guest_bytes("source", source), guest_bytes("target", target)
+        check_progress(progress)
+        here, there = _path("source", source), _path("target", target)
         async with self._stream() as (name, sock):
             call = self._service.unpack(UnpackRequest(path=there, stream=name))
 
@@ -119,7 +129,8 @@ class Files:
     async def copy_from(self, source: AnyPath, target: AnyPath, progress: CopyProgress | None = None) -> Copied:
         """Copy a tree of the guest to the host."""
         tally = Tally()
-        there, here = guest_bytes("source", source), guest_bytes("target", target)
+        check_progress(progress)
+        there, here = _path("source", source), _path("target", target)
         async with self._stream() as (name, sock):
             call = self._service.pack(PackRequest(path=there, stream=name))
 
@@ -129,6 +140,25 @@ class Files:
 
             _, path = await carry(call, sock, work, tally, progress)
         return tally.result(path)
+
+
+def _path(what: str, value: AnyPath) -> bytes:
+    """A path as bytes. Raises InvalidArgument, which calls it ``what``, for what is none."""
+    path = guest_bytes(what, value)
+    if not path:
+        raise InvalidArgument(f"{what}={value!r}: a path is needed")
+    return path
+
+
+def _check_mode(mode: object) -> None:
+    if not isinstance(mode, int) or isinstance(mode, bool) or not 0 <= mode <= MODE_MAX:
+        raise InvalidArgument(f"mode={mode!r}: permission bits are needed, 0 to {MODE_MAX:#o}, as in 0o755")
+
+
+def _check_flags(**flags: object) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InvalidArgument(f"{name}={value!r}: True or False is needed")
 
 
 async def _beside(call: asyncio.Task[Any], transfer: Coroutine[Any, Any, T]) -> T:

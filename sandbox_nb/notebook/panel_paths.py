@@ -49,19 +49,20 @@ class HostPath(widgets.VBox):
         if self._chooser.layout.display != "none":
             self._chooser.layout.display = "none"
             return
-        typed = Path(self.text.value or ".").expanduser()
-        self._show(next(place for place in (typed, *typed.parents, Path()) if place.is_dir()))
+        typed = _expanded(Path(self.text.value))
+        self._show(next(filter(_is_folder, (typed, *typed.parents)), Path()))
         self._chooser.layout.display = ""
 
     def _show(self, folder: Path) -> None:
         self._at = folder.resolve()
         try:
-            entries = sorted(self._at.iterdir(), key=lambda entry: (not entry.is_dir(), entry.name))
+            entries = sorted(self._at.iterdir(), key=lambda entry: (not _is_folder(entry), entry.name))
             self._place.value = str(self._at)
         except OSError as error:
             entries = []
             self._place.value = f"{self._at} cannot be listed: {error.strerror}"
-        names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry.name[0] != "."]
+        seen = [entry for entry in entries if entry.name[0] != "."]
+        names = [f"{entry.name}/" if _is_folder(entry) else entry.name for entry in seen]
         if len(names) > MAX_ENTRIES:
             self._place.value += f", {len(names) - MAX_ENTRIES} more in it"
         self._filling = True
@@ -81,3 +82,19 @@ class HostPath(widgets.VBox):
     def _take(self, path: Path) -> None:
         self.text.value = str(path)
         self._chooser.layout.display = "none"
+
+
+def _expanded(path: Path) -> Path:
+    """A path with the home of the user it begins with; as it is when there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder. What may not be looked at is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from strategies import options, plain
@@ -64,6 +66,14 @@ def test_a_file_as_people_write_it(tmp_path):
         disks=(Disk("data", "data.img", DiskFlags.READONLY | DiskFlags.VMDK),),
         nics=(NIC("/run/net.sock", flags=NetworkFlags.VFKIT), UserNIC({8080: 80})),
     )
+
+
+@pytest.mark.parametrize("value", [None, 5, Path("/machine.toml"), b"cpu = 2"])
+def test_what_is_no_text_is_no_toml(value):
+    with pytest.raises(
+        InvalidArgument, match=r"is no TOML: text is needed; that of a file is Path\(…\).read_text"
+    ):
+        Options.from_toml(value)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,18 @@ def test_where_no_image_is_it_depends_on_apt(monkeypatch, apt, status, remedy):
     assert (found.status, found.remedy) == (status, remedy)
 
 
+def test_where_no_image_is_and_none_can_be_kept_no_start_can_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(image, "list_images", list)
+    monkeypatch.setattr(doctor, "cache_dir", lambda: tmp_path / "file")
+    (tmp_path / "file").touch()
+    found = doctor._image()
+    assert (found.status, found.remedy) == ("bad", "set XDG_CACHE_HOME to a folder of yours")
+    assert found.detail == f"none yet, and {tmp_path}/file/images cannot be made: Not a directory"
+    (tmp_path / "file").unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert doctor._image().detail == f"none yet, and {tmp_path}/file/images cannot be written"
+
+
 def test_shares_without_a_virtiofsd_are_slower_and_it_says_so(monkeypatch):
     monkeypatch.setattr(virtiofsd, "find", answering(None))
     found = doctor._shares()
@@ -160,8 +172,8 @@ def test_a_cache_that_cannot_be_used_makes_every_start_boot(monkeypatch, tmp_pat
     monkeypatch.setattr(os, "access", lambda *_: False)
     found = doctor._templates()
     assert found.status == "note"
-    assert found.detail.endswith("; not writable")
-    assert found.remedy == f"chown {os.geteuid()} {place}"
+    assert found.detail == f"{place} cannot be written"
+    assert "XDG_CACHE_HOME" in found.remedy
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def test_options_apply_in_order_and_keywords_last():
     [
         ({"cpu": 2}, "cpu=2 without memory"),
         ({"memory": 512}, "memory=512 without cpu"),
+        ({"memory": -5}, "memory=-5: at least 96"),
+        ({"cpu": 0}, "cpu=0: 1 to 255"),
         ({"cpu": 0, "memory": 256}, "cpu=0"),
         ({"cpu": "many"}, "cpu='many': a whole number"),
         ({"cpu": 256, "memory": 256}, "cpu=256"),
@@ -88,6 +90,9 @@ def test_options_apply_in_order_and_keywords_last():
         ({"nics": [Disk("a", "b")]}, "NIC"),
         ({"init_args": ["a\0b"]}, "NUL"),
         ({"init_args": [3]}, "3"),
+        ({"state_dir": 5}, "state_dir=5: a path on the host"),
+        ({"rootfs": ""}, "rootfs='': a path on the host"),
+        ({"kernel": "/a\0b"}, "kernel='/a\\x00b': a path on the host"),
         ({"cpus": 2}, "'cpus'; did you mean cpu?"),
         ({"colour": "red"}, "there are accel, arch"),
     ],
@@ -99,8 +104,23 @@ def test_what_cannot_be_meant_is_refused_by_value(keywords, named):
 
 
 def test_what_is_no_option_is_refused():
-    with pytest.raises(InvalidArgument, match="no option"):
+    with pytest.raises(InvalidArgument, match="no option; options are made by with_disk, with_nic, …$"):
         applied({"cpu": 2})
+
+
+def test_a_name_that_is_no_option_is_said_how_to_say():
+    with pytest.raises(InvalidArgument, match=r"'web' is no option.*Sandbox\.started\(name='web'\)"):
+        applied("web")
+
+
+def test_options_apply_to_options_and_add_their_devices():
+    first, second = Disk("a", "/a"), Disk("b", "/b")
+    said = Options(cpu=2, memory=512, disks=[second], warm=False)
+    assert applied(said) == applied(cpu=2, memory=512, disks=[second], warm=False)
+    both = applied(with_disk("a", "/a"), with_state_dir("/s"), said, with_resources(1, 256))
+    assert both == applied(cpu=1, memory=256, disks=[first, second], warm=False, state_dir="/s")
+    with pytest.raises(InvalidArgument, match="disks=5: a list"):
+        applied(Options(disks=5))
 
 
 def test_memory_beyond_the_hosts_is_refused_with_what_there_is(monkeypatch):

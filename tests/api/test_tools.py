@@ -71,6 +71,18 @@ def test_what_cannot_be_meant_is_one_line(monkeypatch, capsys, tmp_path, words, 
     assert said in line
 
 
+def test_a_template_named_twice_is_removed_once_and_none_beside_one_that_is_not_there(monkeypatch, capsys):
+    found = [types.SimpleNamespace(folder=Path(f"/cache/{name}")) for name in ("8b1", "8b2", "9c3")]
+    removed = []
+    monkeypatch.setattr(template, "list_templates", lambda folder: found)
+    monkeypatch.setattr(template, "remove", removed.append)
+    assert cli.main(["template", "rm", "9", "nope"]) == cli.EXIT_FAILED
+    assert removed == []
+    assert cli.main(["template", "rm", "8b", "8b2", "all"]) == 0
+    assert removed == found
+    assert capsys.readouterr().out == "8b1\n8b2\n9c3\n"
+
+
 def test_with_nothing_said_it_says_what_there_is(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([])

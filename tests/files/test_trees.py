@@ -123,6 +123,29 @@ def test_what_cannot_be_sent_is_said_by_name(tmp_path, source, error):
         send(tmp_path / source)
 
 
+def test_a_name_that_is_gone_before_it_is_opened_takes_no_other_name_of_the_file_along(tmp_path, monkeypatch):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a").write_text("content")
+    for name in "bc":
+        os.link(tmp_path / "source" / "a", tmp_path / "source" / name)
+    gone, really = [], os.open
+
+    def vanish(path, flags, *args, dir_fd=None, **keywords):
+        if dir_fd is not None and not gone:
+            gone.append(os.fsdecode(path))
+            os.unlink(path, dir_fd=dir_fd)
+        return really(path, flags, *args, dir_fd=dir_fd, **keywords)
+
+    monkeypatch.setattr(os, "open", vanish)
+    data, _ = send(tmp_path / "source")
+    monkeypatch.undo()
+    receive(data, tmp_path / "copy")
+    left = sorted(set("abc") - set(gone))
+    assert sorted(os.listdir(tmp_path / "copy")) == left
+    assert {(tmp_path / "copy" / name).read_text() for name in left} == {"content"}
+    assert len({(tmp_path / "copy" / name).stat().st_ino for name in left}) == 1
+
+
 def test_a_place_that_cannot_be_is_said_by_name(tmp_path):
     for target in ("no/where", "new/", "new/.."):
         with pytest.raises(NotFound, match=target.partition("/")[0]):
@@ -246,7 +269,7 @@ def test_what_breaks_the_protocol_is_said_and_takes_no_memory(tmp_path, data):
 
 
 def test_a_time_beyond_all_time_is_no_crash(tmp_path):
-    for number, mtime in enumerate((2**63 - 1, -(2**63), 2**40)):
+    for mtime in (2**63 - 1, -(2**63), 2**40):
         with contextlib.suppress(SandboxError):  # a file system may refuse it
             receive(entry("f", FILE, mtime=mtime) + END, tmp_path, b"f")
         assert set(os.listdir(tmp_path)) <= {"f"}

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from sandbox_nb import FailedPrecondition, InvalidArgument, ProcessFailed, SandboxPool, in_fresh_sandbox
+from sandbox_nb import (
+    FailedPrecondition,
+    InvalidArgument,
+    Options,
+    ProcessFailed,
+    SandboxPool,
+    Stopped,
+    in_fresh_sandbox,
+)
 
 
 def count_words(sandbox, text):
@@ -98,6 +107,23 @@ def test_wrong_options_are_told_at_once():
             SandboxPool(size)
 
 
+def test_one_command_is_no_list_of_them(pool):
+    with pytest.raises(InvalidArgument, match=r"commands='echo 1': a list .*\['echo 1'\]"):
+        pool.run("echo 1")
+    with pytest.raises(InvalidArgument, match="commands=5: a list"):
+        pool.run(5)
+
+
+def test_progress_that_nobody_can_be_told_is_refused_before_anything_runs(pool):
+    with pytest.raises(InvalidArgument, match="progress=5"):
+        pool.results(lambda sandbox, item: pytest.fail("ran"), [1], progress=5)
+
+
+def test_a_pool_takes_options_from_a_file():
+    with SandboxPool(1, Options.from_toml("cpu = 2\nmemory = 300")) as pool:
+        assert [done.stdout for done in pool.run(["nproc"])] == ["2\n"]
+
+
 def test_what_has_not_begun_can_be_cancelled():
     begun = threading.Event()
 
@@ -123,6 +149,51 @@ def test_an_interrupt_drops_what_has_not_begun():
     with SandboxPool(1) as pool, pytest.raises(KeyboardInterrupt):
         pool.results(lambda sandbox, item: begun.append(item), range(20), progress=interrupt)
     assert len(begun) < 5
+
+
+INTERRUPTED = """
+from sandbox_nb import SandboxPool
+
+def stay(sandbox, item):
+    sandbox.run("echo up; while true; do :; done", stream=True)
+
+try:
+    with SandboxPool(1) as pool:
+        {waiting}
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(
+    "waiting", ["pool.results(stay, [1, 2])", "list(pool.map(stay, [1]))", "pool.submit(stay, 1)"]
+)
+def test_an_interrupt_stops_what_is_at_work_and_ends_the_block(waiting):
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED.format(waiting=waiting)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[0] == "interrupted\n"
+
+
+def test_an_interrupt_takes_back_a_start():
+    pool = SandboxPool(1)
+    future = pool.submit(count_words, "a")
+    while not future.running():
+        pass
+    with pytest.raises(KeyboardInterrupt), pool:
+        raise KeyboardInterrupt
+    assert isinstance(future.exception(), Stopped)
+
+
+def test_any_other_error_waits_for_what_is_at_work():
+    pool = SandboxPool(1)
+    future = pool.submit(count_words, "a b")
+    with pytest.raises(ZeroDivisionError), pool:
+        raise ZeroDivisionError
+    assert future.result() == 2
 
 
 def test_without_a_pool_the_same_function_runs_anywhere():

@@ -28,6 +28,7 @@ from sandbox_nb import InvalidArgument, Sandbox, State
         ({"input": 5}, "input=5"),
         ({"input": "\ud800"}, "input cannot be UTF-8"),
         ({"timeout": "5"}, "timeout='5'"),
+        ({"timeout": 10**400}, "timeout=1000"),
         ({"stderr": "x"}, "stderr='x'"),
     ],
 )
@@ -90,6 +91,62 @@ def test_of_a_path(sb, path):
         sb.read(path)
     with pytest.raises(InvalidArgument, match="path"):
         sb.write(path, "")
+
+
+def test_of_no_path_at_all(sb, tmp_path):
+    for verb in (sb.read, sb.stat, sb.listdir, sb.mkdir, sb.remove):
+        with pytest.raises(InvalidArgument, match="path='': a path is needed"):
+            verb("")
+    for verb in (sb.copy_to, sb.copy_from):
+        with pytest.raises(InvalidArgument, match="source='': a path is needed"):
+            verb("", tmp_path)
+        with pytest.raises(InvalidArgument, match="target='': a path is needed"):
+            verb("/etc/passwd", "")
+
+
+@pytest.mark.parametrize("mode", [-1, "755", 0o10000, True, None])
+def test_of_a_mode(sb, mode):
+    for verb in (partial(sb.write, data=""), sb.mkdir):
+        with pytest.raises(InvalidArgument, match=f"mode={mode!r}: permission bits"):
+            verb("/tmp/never", mode=mode)
+    assert sb.run("test -e /tmp/never").returncode == 1
+
+
+def test_of_what_is_true_or_false(sb):
+    for verb, name in (
+        (sb.remove, "recursive"),
+        (sb.mkdir, "parents"),
+        (sb.mkdir, "exist_ok"),
+        (sb.stat, "follow_symlinks"),
+    ):
+        with pytest.raises(InvalidArgument, match=f"{name}='x': True or False"):
+            verb("/tmp/never", **{name: "x"})
+
+
+@pytest.mark.parametrize("path", ["/", "//", b"/", "/tmp/..", "/tmp/./"])
+def test_of_what_is_never_removed(sb, path):
+    with pytest.raises(InvalidArgument, match="neither the root folder nor what ends with"):
+        sb.remove(path, recursive=True)
+
+
+@pytest.mark.parametrize("identity", [None, 5, "", "\ud800", "a\n"])
+def test_of_a_stream(sb, identity):
+    with pytest.raises(InvalidArgument, match="stream id .*: 1 to 128 printable bytes"):
+        sb.start_stream(identity)
+
+
+def test_of_who_is_told(sb, tmp_path):
+    """Refused before anything runs, also where there would have been nothing to tell."""
+    with pytest.raises(InvalidArgument, match="stream='x': True, or a function"):
+        sb.runner.wait(sb.asynchronous.run("touch /tmp/never", stream="x"))
+    with pytest.raises(InvalidArgument, match="progress=5: a function"):
+        sb.copy_to("/etc/passwd", "/tmp/never", progress=5)
+    with pytest.raises(InvalidArgument, match="progress=5: a function"):
+        sb.copy_from("/etc/passwd", tmp_path / "never", progress=5)
+    assert sb.run("test -e /tmp/never").returncode == 1
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InvalidArgument, match="progress=5: a function"):
+        Sandbox().start(progress=5)
 
 
 @pytest.mark.parametrize("data", [5, None, ["a"], "\ud800"])

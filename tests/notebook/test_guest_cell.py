@@ -21,6 +21,7 @@ def run(monkeypatch, tmp_path):
         cell = json.dumps({"code": code, "values": values, "wanted": wanted})
         monkeypatch.setattr(sys, "stdin", io.StringIO(cell))
         monkeypatch.setattr(sys, "argv", ["-c", str(place)])
+        monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
         return guest_cell.main(), place
 
     return run
@@ -55,6 +56,43 @@ def test_a_traceback_is_of_the_cell_alone_and_shows_its_lines(run, capsys, code,
     assert all(line.startswith('File "<cell>"') for line in lines if line.startswith("File"))
     assert shown in lines
     assert lines[-1] == last
+
+
+LOOKED_FOR_BY_NAME = """
+from __future__ import annotations
+import dataclasses, multiprocessing, pickle, typing
+@dataclasses.dataclass
+class Point:
+    count: typing.ClassVar[int] = 0
+    x: int = 0
+    next: Point | None = None
+    def twice(self):
+        return Point(2 * self.x)
+fields = [field.name for field in dataclasses.fields(Point)]
+hinted = typing.get_type_hints(Point)["next"] == Point | None
+copied = pickle.loads(pickle.dumps(Point(3))) == Point(3)
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    doubled = [point.x for point in pool.map(Point.twice, [Point(1), Point(2)])]
+"""
+
+
+def test_what_the_cell_defines_is_found_by_its_name(run):
+    status, place = run(LOOKED_FOR_BY_NAME, "fields", "hinted", "copied", "doubled")
+    assert status == 0
+    found = {"fields": ["x", "next"], "hinted": True, "copied": True, "doubled": [2, 4]}
+    assert json.loads(place.read_text()) == found
+
+
+def test_the_cell_has_no_future_feature_that_it_does_not_ask_for(run):
+    _, place = run("def f(x: int): pass\nname = f.__annotations__['x'].__name__", "name")
+    assert json.loads(place.read_text()) == {"name": "int"}
+
+
+@pytest.mark.parametrize("end", ["raise SystemExit", "import sys; sys.exit(0)"])
+def test_a_cell_that_ends_itself_well_hands_out_its_values(run, end):
+    status, place = run(f"x = 1\n{end}", "x")
+    assert status == 0
+    assert json.loads(place.read_text()) == {"x": 1}
 
 
 def test_the_exit_status_of_the_cell_is_its_own(run):

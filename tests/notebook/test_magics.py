@@ -94,6 +94,7 @@ def test_several_by_name(kernel):
         ("%%sandbox run -- true\ncell", "one of the two"),
         ("%%sandbox run --env A\ncell", "NAME=VALUE"),
         ("%%sandbox run --out 1a\ncell", "1a"),
+        ("%%sandbox run --out class\ncell", "'class' is no variable name"),
         ("%%sandbox run --stdin nothing\ncell", "no variable 'nothing'"),
         ("%%sandbox\ncell", "takes no cell"),
         ("%sandbox start --name 'two words'", "'two words'"),

@@ -31,7 +31,16 @@ def test_a_request_is_json_in_the_line_in_the_cell_or_in_a_variable(running):
         '%sandbox call Process.Pids {"id": "ID"}'.replace("ID", running.value("id")),
     ):
         assert json.loads(running.run(cell).stdout) == {"pids": [pid]}
+    said = running.run("box = 'sandbox'\n%sandbox call Process.Pids {request} --name {box}")
+    assert json.loads(said.stdout) == {"pids": [pid]}
     running.run("job.stop()")
+
+
+def test_what_cannot_be_a_request_is_said_in_a_line(running):
+    running.run("odd = {1}")
+    error = running.run("%sandbox call System.Info {odd}").error
+    assert "the request cannot be JSON: Object of type set" in error
+    assert error.count("\n") == 0
 
 
 def test_a_stream_ends_after_as_many_as_are_wanted(running):

@@ -55,6 +55,14 @@ def test_a_line_is_completed(prepared, line, found):
     assert matches == found if found else not set(matches) & {"auto", "--memory", "start"}
 
 
+def test_the_machine_that_is_named_is_asked(prepared):
+    for said in ("--name held", "--name=held"):
+        line = f"%%sandbox write {said} /ro"
+        assert prepared.complete(line) == ["/ro"]
+    for said in ("--name sandbox", "--name=sandbox"):
+        assert prepared.complete(f"%%sandbox write {said} /ro") == ["/root/"]
+
+
 def test_a_guest_that_hangs_is_not_waited_for(prepared):
     prepared.run("from sandbox_nb.notebook.magics import completion; completion.GUEST_TIMEOUT = 0")
     assert prepared.complete("%%sandbox write /ro") == ["/ro"]

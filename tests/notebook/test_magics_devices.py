@@ -75,3 +75,19 @@ def test_a_port_of_the_guest_is_one_of_the_host_until_it_is_closed(running, fold
     assert running.run("%sandbox forward").stdout == ""
     assert "HOST:GUEST is needed" in running.run("%sandbox forward 80").error
     running.run("server.stop()")
+
+
+def test_ports_end_with_their_machine_and_come_back_with_a_restart(kernel):
+    said = kernel.run("%sandbox start --forward 0:80").error or kernel.run("%sandbox forward").stdout
+    assert said.endswith(" leads to port 80 of the guest\n")
+    kernel.run("box = get_ipython().magics_manager.registry['SandboxMagics'].session.find(None)")
+    kernel.run("start, box.start = box.start, None")
+    assert kernel.run("%sandbox restart").error != ""
+    kernel.run("box.start = start")
+    assert kernel.run("%sandbox forward").stdout == ""
+    assert kernel.run("%sandbox restart").error == ""
+    assert kernel.run("%sandbox forward").stdout == said
+    assert kernel.run("box.stop(); box.start()").error == ""
+    assert kernel.run("%sandbox forward").stdout == ""
+    assert kernel.run("%sandbox restart").error == ""
+    assert kernel.run("%sandbox forward").stdout == ""

@@ -24,6 +24,53 @@ def test_the_current_one_is_meant_and_the_only_one(kernel):
     assert "did you mean a" not in kernel.run("%sandbox use nothing").error
 
 
+def test_a_machine_started_afresh_is_the_current_one_if_it_was(kernel):
+    kernel.run("%sandbox start\n%sandbox start --name web\n%sandbox use web")
+    assert kernel.run("%sandbox start --replace").error == ""
+    assert kernel.run("%%sandbox run\nhostname").stdout == "web\n"
+    kernel.run("get_ipython().magics_manager.registry['SandboxMagics'].session.find('web').stop()")
+    assert kernel.run("%sandbox start").error == ""
+    assert kernel.run("%%sandbox run\nhostname").stdout == "web\n"
+    assert kernel.run("%sandbox stop").stdout == "web: stopped\n"
+    assert kernel.run("%%sandbox run\nhostname").stdout == "sandbox\n"
+
+
+CANNOT_STOP = """
+from sandbox_nb import Sandbox, FailedPrecondition
+def refuse(sandbox):
+    raise FailedPrecondition("it will not")
+held = Sandbox.started(name="held")
+session = get_ipython().magics_manager.registry["SandboxMagics"].session
+session.sandboxes = {"held": held, **session.sandboxes}
+held.close, stop = refuse.__get__(held), held.stop
+"""
+
+
+@pytest.mark.parametrize("line", ["%sandbox stop --all", "%unload_ext sandbox_nb"])
+def test_a_machine_that_will_not_stop_keeps_no_other_up(kernel, line):
+    kernel.run("%sandbox start --name a\n%sandbox start --name b")
+    kernel.run("machines = get_ipython().magics_manager.registry['SandboxMagics'].session.sandboxes.copy()")
+    assert kernel.run(CANNOT_STOP).error == ""
+    assert "it will not" in kernel.run(line).error
+    assert kernel.value("[one.state.value for one in machines.values()]") == ["stopped", "stopped"]
+    assert kernel.value("list(session.sandboxes)") == []
+    if line.startswith("%unload"):
+        assert "not found" in kernel.run("%sandbox list").stderr
+        assert kernel.complete("%sandbox sta") != ["start", "status"]
+        assert kernel.run("%reload_ext sandbox_nb").error == ""
+    assert "no sandbox" in kernel.run("%sandbox list").stdout
+    assert kernel.run("stop()").error == ""
+
+
+def test_a_start_under_way_is_taken_back_by_stop_and_not_doubled_by_start(kernel):
+    kernel.run("from sandbox_nb import Sandbox; mine = Sandbox('mine'); starting = mine.begin_start()")
+    kernel.run("while mine.state.value == 'new': pass")
+    assert kernel.run("%sandbox use mine\n%sandbox start").stdout.splitlines()[1].startswith("mine: is ")
+    assert kernel.run("%sandbox stop").stdout == "mine: stopped\n"
+    assert kernel.value("mine.state.value") == "stopped"
+    assert "no sandbox" in kernel.run("%sandbox list").stdout
+
+
 def test_a_sandbox_in_a_variable(kernel):
     kernel.run("from sandbox_nb import Sandbox; mine = Sandbox.started(name='host-name')")
     assert "did you mean mine" in kernel.run("%sandbox use mien").error

@@ -25,6 +25,10 @@ def test_values_go_in_by_name_each_as_one_word(running):
 def test_a_commands_own_options_are_its_own(running):
     assert running.run("%sandbox run --user nobody ls -d --color=never /etc").stdout == "/etc\n"
     assert running.run("%sandbox run -- --version").error.count("--version") == 1
+    assert running.run("%sandbox run echo a --debug b").stdout == "a --debug b\n"
+    running.run("flag, end = '--debug', '--'")
+    assert running.run("%sandbox run echo {end} {flag}").stdout == "-- --debug\n"
+    assert refused(running.run("%sandbox run {flag} ls"), "exit status 127")
     assert "did you mean --quiet" in running.run("%sandbox run --quite ls").error
 
 
@@ -54,6 +58,15 @@ def test_another_interpreter_gets_the_cell_as_a_file(running):
     assert running.run("%%sandbox run --interpreter /bin/sh\necho $0 | cut -d- -f1").stdout == "/tmp/sandbox_nb\n"
     assert running.run("%sandbox run -- ls /tmp").stdout == ""
     assert "exit status 127" in running.run("%%sandbox run --interpreter perl\n1").error
+
+
+def test_another_user_may_read_the_file_that_is_the_cell(running):
+    said = running.run("%%sandbox run --user nobody --interpreter /bin/sh\nid -un; stat -c %a $0")
+    assert (said.stdout, said.error) == ("nobody\n644\n", "")
+    running.run("%%sandbox run --bg --out job --user nobody --interpreter /bin/sh\nid -un")
+    assert running.value("job.wait().stdout") == "nobody\n"
+    assert running.run("%%sandbox run --interpreter /bin/sh\nstat -c %a $0").stdout == "600\n"
+    assert running.run("%sandbox run -- ls /tmp").stdout == ""
 
 
 def test_a_command_out_of_time_is_named_and_what_it_wrote_is_kept(running):
@@ -111,7 +124,10 @@ def test_a_job_without_a_variable_is_the_cells_value(running):
 
 def test_a_jobs_wait_has_a_limit_and_the_job_its_own(running):
     running.run("%sandbox run --bg --out job -- sleep 60")
-    assert "DeadlineExceeded" in running.run("job.wait(0.1)").error
+    told = running.run("job.wait(0.1)").error
+    assert "DeadlineExceeded" in told
+    assert "The above exception" not in told, "one error, and not the one beneath"
+    assert "timeout='5': seconds, or None, are needed" in running.run("job.wait('5')").error
     assert running.value("job.running") is True
     running.run("job.stop()")
     running.run("%sandbox run --bg --timeout 0.3 --out job -- sleep 60")
@@ -182,6 +198,7 @@ def test_a_traceback_is_that_of_the_cell(python):
         '  File "<cell>", line 2, in f',
     ]
     assert "exit status 3" in python.run("%%sandbox python --name py\nraise SystemExit(3)").error
+    assert python.run("%%sandbox python --name py --out x\nx = 1\nraise SystemExit(0)").error == ""
     assert "SyntaxError" in python.run("%%sandbox python --name py\n1 +").stderr
 
 

@@ -30,6 +30,7 @@ def test_tracebacks_only_when_they_are_asked_for(running):
     short = running.run("%sandbox run -- false").error
     assert short.count("\n") == 0
     assert "Traceback" in running.run("%sandbox run --debug -- false").error
+    assert "Traceback" in running.run("%sandbox template rm --debug nonsense").error
     assert running.run("%sandbox run -- echo --debug").stdout == "--debug\n"
     running.run("%config SandboxMagics.debug = True")
     assert "Traceback" in running.run("%sandbox run -- false").error

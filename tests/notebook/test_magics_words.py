@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given, settings
 from strategies import TEXT, options, plain
 
-from sandbox_nb import InvalidArgument, grammar
+from sandbox_nb import grammar
 from sandbox_nb.grammar import Parser, UsageError
-from sandbox_nb.notebook.magics import words
+from sandbox_nb.notebook.magics import commands, plugging, words
+from sandbox_nb.notebook.magics.verbs import add_debug, parser_of
 
-VARIABLES = {"n": 3, "text": "a b 'c'", "folder": "/tmp", "request": {"id": "x"}, "odd": {1}}
+FLAGS = {"flag": "--quiet", "debug": "--debug"}
+VARIABLES = {"n": 3, "text": "a b 'c'", "folder": "/tmp", "request": {"id": "x"}}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,7 @@ def test_words_and_values(line, said):
         ("call --timeout {n} A.B [{}, {}]", ["call", "--timeout", "3", "A.B", "[{}, {}]"]),
         ('call A.B { "id": {"x": [1]}}', ["call", "A.B", '{ "id": {"x": [1]}}']),
         ("call A.B {}", ["call", "A.B", "{}"]),
-        ("call A.B {request}", ["call", "A.B", '{"id": "x"}']),
+        ('call A.B --name {text} {"id": 1}', ["call", "A.B", "--name", "a b 'c'", '{"id": 1}']),
         ("call A.B", ["call", "A.B"]),
     ],
 )
@@ -43,11 +45,50 @@ def test_json_at_the_end_stays_as_it_is(line, said):
     assert words.split_json(line, VARIABLES) == said
 
 
-def test_what_cannot_be_split_or_sent_is_named():
+def test_a_word_that_is_one_value_has_the_value_itself():
+    *_, name, request = words.split_json("call A.B --name {text} {request}", VARIABLES)
+    assert (name, name.value) == ("a b 'c'", "a b 'c'")
+    assert request.value == {"id": "x"}
+    assert not any(isinstance(word, words.Value) for word in words.split("{n}x x{n} {{n}} {nothing}", VARIABLES))
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "said"),
+    [
+        ("run {flag} ls", "command", ["--quiet", "ls"]),
+        ("run ls {flag} {debug}", "command", ["ls", "--quiet", "--debug"]),
+        ("run --cwd {flag} ls", "cwd", "--quiet"),
+        ("run --quiet ls", "command", ["ls"]),
+        ("cp {flag} b", "source", "--quiet"),
+        ("cp {flag}=1 b", "source", "--quiet=1"),
+    ],
+)
+def test_a_value_is_never_an_option(line, name, said):
+    parser, _ = parser_of([*commands.VERBS, *plugging.VERBS])
+    add_debug(parser)
+    found = parser.parse_args(words.split(line, FLAGS))
+    assert getattr(found, name) == said
+    assert not found.debug
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "debug"),
+    [
+        ("run --debug echo a", ["echo", "a"], True),
+        ("run echo a --debug b", ["echo", "a", "--debug", "b"], False),
+        ("run -- echo --debug", ["--", "echo", "--debug"], False),
+    ],
+)
+def test_debug_behind_a_command_is_the_commands(line, command, debug):
+    parser, _ = parser_of(commands.VERBS)
+    add_debug(parser)
+    found = parser.parse_args(words.split(line, {}))
+    assert (found.command, found.debug) == (command, debug)
+
+
+def test_what_cannot_be_split_is_named():
     with pytest.raises(UsageError, match="quotes come in pairs"):
         words.split("run 'a", VARIABLES)
-    with pytest.raises(InvalidArgument, match=r"\{odd\}"):
-        words.split_json("call A.B {odd}", VARIABLES)
 
 
 @settings(deadline=None)

@@ -22,7 +22,7 @@ from sandbox_nb.notebook.magics import calling, commands, configuring, lifecycle
 from sandbox_nb.notebook.magics.completion import Completer, matcher_of
 from sandbox_nb.notebook.magics.overview import overview
 from sandbox_nb.notebook.magics.session import Session
-from sandbox_nb.notebook.magics.verbs import COMPLETE_VERB, Cell, Verb, complete, parser_of
+from sandbox_nb.notebook.magics.verbs import COMPLETE_VERB, Cell, Verb, add_debug, complete, parser_of
 from sandbox_nb.notebook.progress import ProgressLine
 from sandbox_nb.options import DEFAULT_CPU, DEFAULT_MEMORY, Options
 from sandbox_nb.suggest import did_you_mean
@@ -77,15 +77,18 @@ class SandboxMagics(Magics, _Settings):  # type: ignore[misc, valid-type]
         self._verbs = {verb.name: verb for verbs in self._groups.values() for verb in verbs}
         self._parser, self._commands = parser_of(self._verbs.values())
         tools.add_commands(self._commands, ProgressLine)
+        add_debug(self._parser)
         self.matcher = matcher_of(Completer(self.session, self._parser))
 
     @no_var_expand
     @line_cell_magic
     def sandbox(self, line: str, cell: str | None = None) -> Any:
         """Start, use and stop virtual machines; %sandbox help says more."""
-        debug = self.debug or "--debug" in line.partition(" -- ")[0].split()
+        debug = self.debug
         try:
-            return self._act(line, cell)
+            arguments = self._parsed(line, cell)
+            debug |= arguments.debug
+            return self._act(arguments)
         except SystemExit:  # --help was answered
             return None
         except (SandboxError, KeyboardInterrupt) as error:
@@ -93,22 +96,23 @@ class SandboxMagics(Magics, _Settings):  # type: ignore[misc, valid-type]
                 _show_as_one_line(error)
             raise
 
-    def _act(self, line: str, cell: str | None) -> Any:
+    def _parsed(self, line: str, cell: str | None) -> argparse.Namespace:
         name = line.split(maxsplit=1)[0] if line.strip() else "help"
         if name in ("-h", "--help"):
             line = name = "help"
         verb = self._verbs.get(name)
         split = words.split_json if verb is not None and verb.json else words.split
-        said = split(line, self.shell.user_ns)
-        own = said.index("--") if "--" in said else len(said)
-        said = [word for index, word in enumerate(said) if word != "--debug" or index > own]
-        arguments = self._parser.parse_args(said or [name])
+        arguments = self._parser.parse_args(split(line, self.shell.user_ns) or [name])
         takes = Cell.NEVER if verb is None else verb.cell
         if cell is not None and takes is Cell.NEVER:
             raise UsageError(f"%%sandbox {name} takes no cell; write %sandbox {name}")
         if cell is None and takes is Cell.MUST:
             raise UsageError(f"%sandbox {name} takes a cell; write %%sandbox {name}, and below it the text")
         arguments.cell = cell
+        return arguments
+
+    def _act(self, arguments: argparse.Namespace) -> Any:
+        verb = self._verbs.get(arguments.verb)
         if verb is None:
             arguments.act(arguments)
             return None
@@ -144,13 +148,13 @@ def load(shell: InteractiveShell) -> None:
 def unload(shell: InteractiveShell) -> None:
     """Stop the machines and take the magics away."""
     magics = shell.magics_manager.registry.pop(SandboxMagics.__name__, None)
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("sandbox", None)
     if magics is not None:
-        magics.session.close()
         shell.configurables.remove(magics)
         shell.Completer.custom_matchers.remove(magics.matcher)
         shell.input_transformers_cleanup.remove(_asked)
-    for kind in ("line", "cell"):
-        shell.magics_manager.magics[kind].pop("sandbox", None)
+        magics.session.close()  # last: a machine may not stop
 
 
 def _help_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from sandbox_nb.grammar import Parser, UsageError
 from sandbox_nb.guest import methods as agent
 from sandbox_nb.notebook.magics.session import Session
 from sandbox_nb.notebook.magics.verbs import COMPLETE_METHOD, Cell, Verb, complete, variable
+from sandbox_nb.notebook.magics.words import Value
 from sandbox_nb.suggest import did_you_mean
 from sandbox_nb.ttrpc import BidiStream, Client, ClientStream, ServerStream
 
@@ -67,10 +68,16 @@ def find(text: str) -> MethodDescriptor:
 
 
 def _text(arguments: argparse.Namespace) -> str:
+    """The request as JSON, also where a line has it as the value of a variable; empty when it is not said."""
     if arguments.cell is not None and arguments.request is not None:
         raise UsageError("the request is in the line or in the cell: one of the two")
     text: str | None = arguments.cell if arguments.cell is not None else arguments.request
-    return text or ""
+    if not isinstance(text, Value):
+        return text or ""
+    try:
+        return json.dumps(text.value)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"the request cannot be JSON: {error}") from None
 
 
 def _requests(method: MethodDescriptor, text: str) -> list[Message]:

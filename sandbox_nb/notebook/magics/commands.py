@@ -65,7 +65,7 @@ def run(session: Session, arguments: argparse.Namespace) -> Job | None:
         command: Command = words
         script = None
         if arguments.cell is not None:
-            command, script = _script(sandbox, arguments.interpreter, arguments.cell)
+            command, script = _script(sandbox, arguments.interpreter, arguments.cell, arguments.user)
             undo.callback(_remove, sandbox, script)
         if arguments.bg:
             job = _begin(session, sandbox, command, script, given, options)
@@ -184,12 +184,13 @@ def _begin(
     return Job(raw, sandbox.runner, sandbox.runner.submit(work()), spools)
 
 
-def _script(sandbox: Sandbox, interpreter: str, text: str) -> tuple[Command, str | None]:
+def _script(sandbox: Sandbox, interpreter: str, text: str, user: str) -> tuple[Command, str | None]:
     """The command that runs ``text``, and the file it takes it from: all but the shell, as not all have ``-c``."""
     if interpreter == "sh":
         return ["sh", "-c", text], None
     place = f"/tmp/sandbox_nb-{secrets.token_hex(8)}"  # noqa: S108 - in the guest
-    sandbox.write(place, text, mode=0o600)
+    # It is root's. That of another user all may read, as they may the text that a shell has as an argument.
+    sandbox.write(place, text, mode=0o644 if user else 0o600)
     return [interpreter, place], place
 
 

@@ -38,6 +38,7 @@ from sandbox_nb.notebook.magics.verbs import (
     COMPLETE_PLACE,
     COMPLETE_VARIABLE,
     COMPLETE_VERB,
+    sub_commands,
 )
 
 GUEST_TIMEOUT = 1.0
@@ -55,7 +56,7 @@ class Completer:
         self._session = session
         self._parser = parser
         self._sources: dict[str, Source] = {
-            COMPLETE_VERB: lambda _, __: _choices(parser),
+            COMPLETE_VERB: lambda _, __: sub_commands(parser),
             COMPLETE_NAME: lambda _, __: {**session.sandboxes, **dict.fromkeys(session.holders())},
             COMPLETE_VARIABLE: lambda _, __: session.variables(),
             COMPLETE_METHOD: lambda _, __: calling.methods(),
@@ -75,7 +76,7 @@ class Completer:
             found = self._values(reached.pending, word, arguments)
         elif reached.flags and word.startswith("-"):
             found = self._flags(reached.parser, word, arguments)
-        elif choices := _choices(reached.parser):
+        elif choices := sub_commands(reached.parser):
             found = choices
         else:
             action = _positional(reached.parser, reached.positionals)
@@ -155,21 +156,13 @@ def _walk(parser: Parser, words: Iterable[str]) -> _Reached:
             reached.flags = False
         elif reached.flags and word.startswith("-"):
             reached.pending = _takes_value(reached.parser, word)
-        elif word in (choices := _choices(reached.parser)):
+        elif word in (choices := sub_commands(reached.parser)):
             reached = _Reached(choices[word])
         else:
             action = _positional(reached.parser, reached.positionals)
             reached.positionals += 1
             reached.flags &= action is None or action.nargs != argparse.REMAINDER
     return reached
-
-
-def _choices(parser: Parser) -> dict[str, Parser]:
-    """The sub-commands of a parser."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
 
 
 def _positional(parser: Parser, number: int) -> argparse.Action | None:
@@ -187,7 +180,11 @@ def _takes_value(parser: Parser, flag: str) -> argparse.Action | None:
 
 
 def _said_name(words: list[str]) -> str | None:
-    return next((value for flag, value in itertools.pairwise(words) if flag == "--name"), None)
+    for word, following in itertools.zip_longest(words, words[1:]):
+        flag, equals, value = word.partition("=")
+        if flag == "--name":
+            return value if equals else following
+    return None
 
 
 def _host_paths(word: str) -> list[str]:

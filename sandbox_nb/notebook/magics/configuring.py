@@ -9,8 +9,7 @@ from sandbox_nb import grammar
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import AlreadyExists
 from sandbox_nb.grammar import Parser
-from sandbox_nb.life import State
-from sandbox_nb.notebook.magics.session import Session
+from sandbox_nb.notebook.magics.session import UNDER_WAY, Session
 from sandbox_nb.notebook.magics.verbs import Verb
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def config(session: Session, arguments: argparse.Namespace) -> SandboxPanel:
 
     def before_start(sandbox: Sandbox) -> None:
         known = session.sandboxes.get(name)
-        if known not in (None, sandbox) and known.state is State.RUNNING:
+        if known not in (None, sandbox) and known.state in UNDER_WAY:
             raise AlreadyExists(f"{name} runs already, started elsewhere: stop it first, or use another --name")
         session.sandboxes[name] = sandbox
 

@@ -1,7 +1,8 @@
 """The program that runs a ``%%sandbox python`` cell. It goes to the guest as text, where it has only itself.
 
 It reads ``{"code": …, "values": {name: …}, "wanted": [name, …]}`` from its standard input, runs the code with the
-values as variables, and writes those that are wanted, as JSON, to the file that its argument names.
+values as variables of a ``__main__`` of its own, and writes those that are wanted, as JSON, to the file that its
+argument names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import linecache
 import sys
 import traceback
+import types
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,16 @@ NAME = "<cell>"
 
 
 def run(code: str, variables: dict[str, Any]) -> bool:
-    """Run the cell; say whether it came to its end. A traceback begins in the cell, not here."""
+    """Run the cell; say whether it came to a good end. A traceback begins in the cell, not here.
+
+    Raises SystemExit where the cell ends with an exit status other than 0.
+    """
     linecache.cache[NAME] = (len(code), None, code.splitlines(keepends=True), NAME)
     try:
-        exec(compile(code, NAME, "exec"), variables)  # noqa: S102 - what it is for
-    except SystemExit:
-        raise
+        exec(compile(code, NAME, "exec", dont_inherit=True), variables)  # noqa: S102 - what it is for
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
     except BaseException as error:
         traceback.print_exception(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
         return False
@@ -44,7 +50,10 @@ def collect(variables: dict[str, Any], wanted: list[str]) -> str:
 def main() -> int:
     """Do all of it, and return an exit status."""
     cell = json.load(sys.stdin)
-    variables = {"__name__": "__main__", **cell["values"]}
+    # What pickles or describes a class or function of the cell looks for it there, by its name.
+    sys.modules["__main__"] = module = types.ModuleType("__main__")
+    variables = vars(module)
+    variables.update(cell["values"])
     if not run(cell["code"], variables):
         return 1
     if cell["wanted"]:

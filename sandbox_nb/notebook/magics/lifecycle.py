@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.grammar import Parser
 from sandbox_nb.life import State
-from sandbox_nb.notebook.magics.session import Session
+from sandbox_nb.notebook.magics.session import UNDER_WAY, Session, open_forward
 from sandbox_nb.notebook.magics.verbs import COMPLETE_NAME, Verb, complete
 from sandbox_nb.notebook.progress import ProgressLine, started_line
 from sandbox_nb.options import Options
@@ -34,14 +35,14 @@ def start(session: Session, arguments: argparse.Namespace) -> None:
     name = session.current if arguments.name is None else arguments.name
     options = grammar.machine_options(arguments, session.defaults())
     known = session.sandboxes.get(name)
-    if known is not None and known.state is State.RUNNING and not arguments.replace:
+    if known is not None and known.state in UNDER_WAY and not arguments.replace:
         hint = "" if arguments.reuse else "; --reuse says that this is meant, --replace starts afresh"
-        print(f"{name}: is running already{hint}")
+        print(f"{name}: is {known.state.value} already{hint}")
         return
     # Made first: a name that cannot be one must not cost the machine that is there.
     sandbox = Sandbox(name)
     if known is not None:
-        session.end(known)
+        known.close()
         session.forget(name)
     _start(session, name, sandbox, options, arguments.forwards)
     session.sandboxes[name] = sandbox
@@ -50,18 +51,20 @@ def start(session: Session, arguments: argparse.Namespace) -> None:
 def stop(session: Session, arguments: argparse.Namespace) -> None:
     """Stop a machine, or all of this notebook."""
     names = list(session.sandboxes) if arguments.all else [session.name(arguments.name)]
-    for name in names:
-        session.end(session.find(name))
-        session.forget(name)
-        print(f"{name}: stopped")
+    with contextlib.ExitStack() as stops:  # one that will not stop keeps no other up
+        for name in reversed(names):
+            stops.callback(_stop, session, name)
 
 
 def restart(session: Session, arguments: argparse.Namespace) -> None:
     """Stop a machine and start it again with the same options, and the same ports forwarded."""
     name = session.name(arguments.name)
     sandbox = session.find(arguments.name)
-    forwards = [(port, one.target) for port, one in session.forwards.pop(name, {}).items()]
-    session.end(sandbox)
+    running = sandbox.state is State.RUNNING
+    known = session.forwards.get(name, {}).items()
+    # Those of a machine that has ended are all closed; of one that runs, those that ended with one before it.
+    forwards = [(port, one.target) for port, one in known if not (running and one.closed)]
+    sandbox.close()
     _start(session, name, sandbox, sandbox.options, forwards)
 
 
@@ -123,19 +126,23 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
+def _stop(session: Session, name: str) -> None:
+    session.stop(name)
+    print(f"{name}: stopped")
+
+
 def _start(
     session: Session, name: str, sandbox: Sandbox, options: Options, forwards: Sequence[tuple[int, int | str]]
 ) -> None:
     """Start a machine with its ports forwarded, or leave nothing."""
     progress = ProgressLine()
-    sandbox.start(lambda _: options, progress=progress)
+    sandbox.start(options, progress=progress)
     try:
-        for host_port, guest in forwards:
-            session.forward(name, sandbox, host_port, guest)
+        made = [open_forward(sandbox, host_port, guest) for host_port, guest in forwards]
     except BaseException:
-        session.forwards.pop(name, None)
         sandbox.stop()
         raise
+    session.forwards[name] = dict(made)
     progress.finish(started_line(sandbox))
 
 

@@ -11,7 +11,7 @@ from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import NotFound
 from sandbox_nb.grammar import Parser, UsageError
 from sandbox_nb.notebook.cell_output import size_text
-from sandbox_nb.notebook.magics.session import Session
+from sandbox_nb.notebook.magics.session import Session, open_forward
 from sandbox_nb.notebook.magics.verbs import COMPLETE_ATTACHED, COMPLETE_PLACE, Verb, complete
 from sandbox_nb.notebook.progress import ProgressLine
 
@@ -57,14 +57,16 @@ def forward(session: Session, arguments: argparse.Namespace) -> None:
         open_one = session.forwards.get(name, {}).pop(arguments.close, None)
         if open_one is None:
             raise NotFound(f"port {arguments.close} is none that {name} forwards: %sandbox forward lists them")
-        open_one.close()
+        sandbox.runner.wait(open_one.close())
         print(f"port {arguments.close}: closed")
     elif arguments.ports is None:
         for port, found in session.forwards.get(name, {}).items():
-            print(_forwarded(port, found.target))
+            if not found.closed:
+                print(_forwarded(port, found.target))
     else:
         host, guest = arguments.ports
-        port = session.forward(name, sandbox, host, guest)
+        port, made = open_forward(sandbox, host, guest)
+        session.forwards.setdefault(name, {})[port] = made
         print(_forwarded(port, guest))
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox_nb.background import Call, Runner
 from sandbox_nb.command import Command, describe
+from sandbox_nb.deadline import check_timeout
 from sandbox_nb.errors import DeadlineExceeded, ProcessFailed, SandboxError
 from sandbox_nb.notebook.spool import Spool
 from sandbox_nb.process import KILL_TIMEOUT, RawProcess
@@ -96,13 +98,14 @@ class Job:
         Raises DeadlineExceeded when ``timeout`` seconds pass first, ProcessTimedOut when the job's own time is
         over, and Unavailable when the machine is gone.
         """
+        check_timeout(timeout)
         try:
-            self._runner.result(self._call, timeout)
+            self._runner.result(self._call, None if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         except asyncio.CancelledError:
             pass  # it was stopped
-        except TimeoutError as error:
+        except TimeoutError:
             if self.running:
-                raise DeadlineExceeded(f"{describe(self.args)} did not end within {timeout} s") from error
+                raise DeadlineExceeded(f"{describe(self.args)} did not end within {timeout} s") from None
             raise
         return CellResult(self.args, self._spools, self._raw.returncode, out_of_memory=self._raw.out_of_memory)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from sandbox_nb.background import BACKGROUND
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import FailedPrecondition, InvalidArgument, NotFound
-from sandbox_nb.forward import Forward
+from sandbox_nb.forward import AsyncForward
 from sandbox_nb.lens.recorder import Lens
 from sandbox_nb.life import State
 from sandbox_nb.notebook.nested_loop import LoopRunner
@@ -20,6 +21,9 @@ from sandbox_nb.sandbox import AsyncSandbox
 from sandbox_nb.suggest import did_you_mean
 
 DEFAULT_NAME = "sandbox"
+
+UNDER_WAY = (State.STARTING, State.RUNNING)
+"""What a machine is that is there, or soon will be: another may not take its name."""
 
 
 class Session:
@@ -34,8 +38,8 @@ class Session:
         self.sandboxes: dict[str, Sandbox] = {}
         self.current = DEFAULT_NAME
         self.spools = SpoolFolder()
-        self.forwards: dict[str, dict[int, Forward]] = {}
-        """The ports of this host that lead to a sandbox, by its name. They end with the machine."""
+        self.forwards: dict[str, dict[int, AsyncForward]] = {}
+        """The ports of this host that lead to a sandbox, by its name. All are closed with its machine."""
         self.lenses: dict[str, Lens] = {}
         """The latest lens on each machine that was traced, by name."""
         self._lent: set[str] = set()
@@ -74,33 +78,28 @@ class Session:
         return self.sandboxes[name]
 
     def forget(self, name: str) -> None:
-        """Take a sandbox from the list."""
+        """Take a sandbox from the list. It stays the current one if it is: another may take its place."""
         del self.sandboxes[name]
         self.forwards.pop(name, None)
         self._lent.discard(name)
+
+    def stop(self, name: str) -> None:
+        """Stop a sandbox and take it from the list, also when the stop fails. Raises NotFound."""
+        sandbox = self.find(name)
+        self.forget(name)
         if self.current == name:
             self.current = DEFAULT_NAME
-
-    def forward(self, name: str, sandbox: Sandbox, host_port: int, guest: int | str) -> int:
-        """Forward a port of this host to the guest's; return it. Raises AlreadyExists."""
-        made = sandbox.forward(host_port, guest)
-        assert made.port is not None
-        self.forwards.setdefault(name, {})[made.port] = made
-        return made.port
-
-    def end(self, sandbox: Sandbox) -> None:
-        """Stop a sandbox that runs."""
-        if sandbox.state in (State.RUNNING, State.FAILED):
-            sandbox.stop()
+        sandbox.close()
 
     def close(self) -> None:
         """Stop every machine started here, and remove what was kept. Machines of the user's own go on."""
-        for name, sandbox in self.sandboxes.items():
-            if name not in self._lent:
-                self.end(sandbox)
+        own = [sandbox for name, sandbox in self.sandboxes.items() if name not in self._lent]
         self.sandboxes.clear()
         self.lenses.clear()
-        self.spools.remove()
+        with contextlib.ExitStack() as ends:  # one that will not stop keeps no other up
+            ends.callback(self.spools.remove)
+            for sandbox in own:
+                ends.callback(sandbox.close)
 
     def _borrow(self, name: str) -> Sandbox:
         value = self.shell.user_ns.get(name)
@@ -137,3 +136,10 @@ class Session:
     def bind(self, name: str, value: Any) -> None:
         """Set a variable."""
         self.shell.user_ns[name] = value
+
+
+def open_forward(sandbox: Sandbox, host_port: int, guest: int | str) -> tuple[int, AsyncForward]:
+    """Forward a port of this host (0: a free one) to the guest's; return its number too. Raises AlreadyExists."""
+    made = sandbox.runner.wait(sandbox.asynchronous.forward(host_port, guest))
+    assert made.port is not None
+    return made.port, made

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import enum
 import inspect
+import keyword
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sandbox_nb.grammar import Parser
 from sandbox_nb.notebook.magics.session import Session
+from sandbox_nb.notebook.magics.words import Filled
 
 COMPLETE_NAME = "sandbox"
 COMPLETE_GUEST_PATH = "guest path"
@@ -59,9 +61,16 @@ class Verb:
         return f"{'%%' if self.cell is Cell.MUST else '%'}sandbox {self.name}"
 
 
+class _Parser(Parser):
+    """Takes no value of a variable for an option."""
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        return None if isinstance(arg_string, Filled) else super()._parse_optional(arg_string)
+
+
 def parser_of(verbs: Iterable[Verb]) -> tuple[Parser, Any]:
     """The parser, and what takes further sub-commands."""
-    parser = Parser(prog="%sandbox", usage="%(prog)s COMMAND [OPTION]...", add_help=False)
+    parser = _Parser(prog="%sandbox", usage="%(prog)s COMMAND [OPTION]...", add_help=False)
     commands = parser.add_subparsers(prog=parser.prog, required=True, metavar="COMMAND", dest="verb")
     for verb in verbs:
         sub = commands.add_parser(
@@ -77,6 +86,23 @@ def parser_of(verbs: Iterable[Verb]) -> tuple[Parser, Any]:
     return parser, commands
 
 
+def sub_commands(parser: Parser) -> dict[str, Parser]:
+    """The sub-commands of a parser."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def add_debug(parser: Parser) -> None:
+    """Add ``--debug`` to a command, or to those it consists of."""
+    parts = sub_commands(parser).values()
+    for part in parts:
+        add_debug(part)
+    if not parts:
+        parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+
+
 def complete(action: argparse.Action, kind: str) -> None:
     """Say what kind of word ``action`` takes."""
     action.complete = kind  # type: ignore[attr-defined]
@@ -84,6 +110,6 @@ def complete(action: argparse.Action, kind: str) -> None:
 
 def variable(text: str) -> str:
     """The type of an argument that names a variable."""
-    if not text.isidentifier():
+    if not text.isidentifier() or keyword.iskeyword(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no variable name")
     return text

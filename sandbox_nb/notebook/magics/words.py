@@ -1,26 +1,35 @@
 """The line of a magic as words, with the values of Python variables put in.
 
-``{name}`` in a word becomes ``str`` of that variable's value, and stays one word whatever is in it: lines are
-split first. Braces around anything else stay, as in ``awk '{print $1}'``; ``{{name}}`` is a literal ``{name}``.
-The text of a cell is never touched, for braces are the shell's there; values go in by ``--env NAME={name}`` or
-``--stdin name``.
+``{name}`` in a word becomes ``str`` of that variable's value, and stays one word, and no option, whatever is in
+it: lines are split first. Braces around anything else stay, as in ``awk '{print $1}'``; ``{{name}}`` is a literal
+``{name}``. The text of a cell is never touched, for braces are the shell's there; values go in by
+``--env NAME={name}`` or ``--stdin name``.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sandbox_nb import grammar
-from sandbox_nb.errors import InvalidArgument
 from sandbox_nb.grammar import UsageError
 
 _NAME = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
-# A list, an object, or at the end of the line the name of a value.
-_JSON = re.compile(r"""\s(?=\[|\{\s*["}]|\{\w+\}\s*\Z)""")
+# Where JSON begins: a list, or an object.
+_JSON = re.compile(r"""\s(?=\[|\{\s*["}])""")
+
+
+class Filled(str):
+    """A word that begins with the value of a variable: no option, whatever the value is."""
+
+
+class Value(Filled):
+    """A word that is nothing but the value of a variable, ``value``, as text."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 def split(line: str, variables: Mapping[str, Any]) -> list[str]:
@@ -33,10 +42,9 @@ def split(line: str, variables: Mapping[str, Any]) -> list[str]:
 
 
 def split_json(line: str, variables: Mapping[str, Any]) -> list[str]:
-    """The words of a line that ends with JSON, which is the last word as it is, or the ``{name}`` of a value."""
+    """The words of a line that may end with JSON, which is the last word as it is."""
     head, *rest = _JSON.split(line, maxsplit=1)
-    words = split(head, variables)
-    return [*words, *(_as_json(text.strip(), variables) for text in rest)]
+    return [*split(head, variables), *(text.strip() for text in rest)]
 
 
 def escaped(words: Sequence[str]) -> str:
@@ -50,14 +58,7 @@ def _filled(word: str, variables: Mapping[str, Any]) -> str:
             return f"{{{found[1]}}}"
         return str(variables[found[2]]) if found[2] in variables else found[0]
 
-    return _NAME.sub(fill, word)
-
-
-def _as_json(text: str, variables: Mapping[str, Any]) -> str:
-    found = _NAME.fullmatch(text)
-    if found is None or found[2] is None or found[2] not in variables:
-        return text
-    try:
-        return json.dumps(variables[found[2]])
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"{text} cannot be JSON: {error}") from None
+    first = _NAME.match(word)
+    if first is None or first[2] not in variables:
+        return _NAME.sub(fill, word)
+    return Value(variables[first[2]]) if first[0] == word else Filled(_NAME.sub(fill, word))
