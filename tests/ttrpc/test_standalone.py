@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sandbox_nb.ttrpc
 
 PACKAGE = Path(sandbox_nb.ttrpc.__file__).parent
@@ -37,6 +39,7 @@ def copy(source: Path, target: Path) -> None:
         file.write_text(file.read_text().replace("sandbox_nb.ttrpc", "ttrpc"))
 
 
+@pytest.mark.soak  # all of its tests once more
 def test_copied_out_it_passes_its_tests_with_sandbox_nb_not_importable(tmp_path: Path):
     copy(PACKAGE, tmp_path / "ttrpc")
     copy(TESTS, tmp_path / "checks")
