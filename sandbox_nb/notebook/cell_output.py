@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ NOTICE_INTERVAL = 0.5
 """Seconds between two words on how much there is."""
 
 _RESET = "\x1b[0m"
+
+logger = logging.getLogger(__name__)
 
 _ECHOED = SpoolFolder()
 """Keeps what ``Sandbox.run`` echoes in cells."""
@@ -100,7 +103,7 @@ class _Stream:
         while data and self._left > 0:
             piece, data = data[: self._left], data[self._left :]
             self._offset += len(piece)
-            text = self._text.feed(self._decoder.decode(piece))
+            text = self._drawn(piece)
             if self._text.redrew:
                 self._redrawn += 1
             else:
@@ -120,12 +123,22 @@ class _Stream:
             self._tell(f"… {size_text(self._hidden)} not shown; all of it is in {self._spool.file}")
             self._decoder.reset()
             self._text = CellText()
-        self._write(self._text.feed(self._decoder.decode(tail)))
+        self._write(self._drawn(tail))
 
     @property
     def _hidden(self) -> int:
         """Bytes that neither head nor tail show."""
         return self._spool.size - self._offset - TAIL
+
+    def _drawn(self, data: bytes) -> str:
+        """What the cell is to show of a piece. Where that fails, the piece as it is: the command must go on."""
+        text = self._decoder.decode(data)
+        try:
+            return self._text.feed(text)
+        except Exception:
+            logger.exception("output is shown as it is, since it cannot be shown as in a terminal")
+            self._text = CellText()
+            return text
 
     def _write(self, text: str) -> None:
         if not text:

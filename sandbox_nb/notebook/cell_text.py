@@ -17,10 +17,14 @@ WIDEST = 4096
 MOST = 16 * 1024
 """Characters of a redrawn line that are looked at, the last ones: what came before them is overwritten."""
 
+LONGEST = 64 * 1024
+"""Characters of a redrawn line that are kept, the last ones: a program may never end it."""
+
 # What a page does not show as it is: controls but tab, escape sequences but SGR.
 _REDRAWS = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]|\x1b(?!\[[0-9;:]*m)")
-# What may be the beginning of a sequence, or of CR LF, the rest of which is still to come.
-_UNFINISHED = re.compile(r"(?:\r|\x1b(?:\[[0-?]*[ -/]*)?)\Z")
+# What may be the beginning of a sequence, or of CR LF, the rest of which is still to come. A string, such as a
+# title (OSC) or a picture (DCS), ends with its line at the latest.
+_UNFINISHED = re.compile(r"(?:\r|\x1b(?:\[[0-?]*)?[ -/]*|(?P<string>\x1b[\]PX^_])[^\x07\x18\x1a\x1b\n]*\x1b?)\Z")
 
 
 class CellText:
@@ -36,9 +40,9 @@ class CellText:
     def feed(self, text: str) -> str:
         """What to write for ``text``."""
         text = self._held + text
-        unfinished = _UNFINISHED.search(text)
-        self._held = unfinished[0] if unfinished else ""
-        text = text.removesuffix(self._held)
+        if unfinished := _UNFINISHED.search(text):
+            text = text[: unfinished.start()]
+        self._held = _begun(unfinished)
         *lines, rest = text.replace("\r\n", "\n").split("\n")
         written = []
         for line in lines:
@@ -54,7 +58,7 @@ class CellText:
             if not _REDRAWS.search(text):
                 self._shown += text
                 return text
-            self._screen = Screen(1, WIDEST)
+            self._screen = Screen(1, WIDEST, kept=LONGEST // WIDEST)
             self._screen.feed(self._shown)
         if len(text) > MOST:
             text = text[max(0, text.find("\r", len(text) - MOST)) :]
@@ -66,3 +70,12 @@ class CellText:
             return written
         self._shown = line.ljust(len(self._shown))
         return "\r" + self._shown
+
+
+def _begun(unfinished: re.Match[str] | None) -> str:
+    """What is to be looked at again; of a string, however long, its first two characters and its last one."""
+    if unfinished is None:
+        return ""
+    if unfinished["string"] is None:
+        return unfinished[0]
+    return unfinished["string"] + unfinished[0][2:][-1:]

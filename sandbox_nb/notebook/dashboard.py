@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import secrets
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ class Dashboard(anywidget.AnyWidget):
     The guest is asked only while a page shows the dashboard: neither scrolled away nor in a tab behind. Where
     there are no widgets it is text, and HTML that stays as it is.
 
-    Messages of the page: ``{"kind": "hello"}``, ``{"kind": "look"}`` every 2 s while it shows the dashboard, and
-    ``{"kind": "end", "pid": N}``. Messages to it: ``{"kind": "page", "html": …}`` answers the first, and
-    ``{"kind": "parts", "parts": {name: html}}`` brings what has changed.
+    Messages of a view: ``{"kind": "hello", "view": name}``, ``{"kind": "look"}`` every 2 s while it is seen, and
+    ``{"kind": "end", "pid": N}``. Messages to all of them: ``{"kind": "page", "view": name, "html": …}`` answers
+    the first, and ``{"kind": "parts", "parts": {name: html}}`` brings what has changed.
     """
 
     _esm = WIDGETS / "dashboard.js"
@@ -47,16 +48,19 @@ class Dashboard(anywidget.AnyWidget):
         name = secrets.token_hex(16)
         super().__init__(model_id=name, display_id=name)
         self._seen = Seen(sandbox.portrait())
-        self._told: dict[str, str] = {}
+        self._told = self._seen.parts(live=True)
+        # Views say hello in the kernel's threads, the watch tells on its loop: a page must not come after parts
+        # that are newer.
+        self._telling = threading.Lock()
         self._watch = Watch(sandbox, self._tell)
         route_by_sender(self.comm)
         self.on_msg(self._receive)
 
     def _receive(self, _: Any, message: dict[str, Any], _buffers: list[memoryview]) -> None:
         match message:
-            case {"kind": "hello"}:
-                self._told = self._seen.parts(live=True)
-                self.send({"kind": "page", "html": page(self._told, every_part=True)})
+            case {"kind": "hello", "view": str(view)}:
+                with self._telling:
+                    self.send({"kind": "page", "view": view, "html": page(self._told, every_part=True)})
                 self._watch.look()
             case {"kind": "look"}:
                 self._watch.look()
@@ -64,13 +68,13 @@ class Dashboard(anywidget.AnyWidget):
                 self._watch.end_process(pid)
 
     def _tell(self, seen: Seen) -> None:
-        self._seen = seen
         parts = seen.parts(live=True)
-        names = {*parts, *self._told}
-        changed = {name: parts.get(name, "") for name in names if parts.get(name) != self._told.get(name)}
-        self._told = parts
-        if changed:
-            self.send({"kind": "parts", "parts": changed})
+        with self._telling:
+            names = {*parts, *self._told}
+            changed = {name: parts.get(name, "") for name in names if parts.get(name) != self._told.get(name)}
+            self._seen, self._told = seen, parts
+            if changed:
+                self.send({"kind": "parts", "parts": changed})
 
     # The notebook
 

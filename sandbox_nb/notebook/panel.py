@@ -25,6 +25,7 @@ from sandbox_nb.notebook.panel_form import (
     ArgumentRow,
     DeviceRow,
     Rows,
+    close_parts,
     labelled,
     option_control,
     plain_options,
@@ -34,6 +35,8 @@ from sandbox_nb.notebook.subshells import route_all_by_sender
 from sandbox_nb.options import Options
 
 ENDED = "[the kernel of this panel is gone; run the cell again]"
+
+CLOSED = "[this panel is closed; run the cell again for a new one]"
 
 QEMU = "QEMU's command line"
 
@@ -47,6 +50,7 @@ class SandboxPanel(widgets.VBox):
 
     What is wrong is said as it is typed, in the words of the API. ``options`` is what the form says, and can be
     set. ``before_start`` is called with the sandbox when its start is asked for, and may raise a SandboxError.
+    One that is shown closes those that were shown before for a machine of the same name.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class SandboxPanel(widgets.VBox):
         """Take the panel away. The machine goes on."""
         self._closed = True
         _shown.discard(self)
+        close_parts(self)
         super().close()
 
     # What it is made of
@@ -231,11 +236,13 @@ class SandboxPanel(widgets.VBox):
 
     def _refresh(self, *, anew: bool = False) -> bool:
         """Show where the machine is in its life, if that is news; False when there is nobody to show it to."""
+        if self._closed:
+            return False
         state, names = self.machine.state, frozenset(self.machine.device_names())
         if anew or self._shown_state != (state, names):
             self._shown_state = state, names
             self._show_state(state, names)
-        return not self._closed
+        return True
 
     def _show_state(self, state: State, names: frozenset[str]) -> None:
         name = html.escape(self.machine.sandbox.name)
@@ -309,6 +316,13 @@ class SandboxPanel(widgets.VBox):
         return "\n".join((f"{self.machine.sandbox.name}: {self.machine.state.value}", line, *more))
 
     def _ipython_display_(self) -> None:
+        if self._closed:
+            display({"text/plain": self._text(CLOSED)}, raw=True)
+            return
+        for other in list(_shown - {self}):
+            if other.machine.sandbox.name == self.machine.sandbox.name:
+                other._leave(CLOSED)
+                other.close()
         route_all_by_sender(self)
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         self._copy.panel_id = self.model_id
@@ -318,10 +332,11 @@ class SandboxPanel(widgets.VBox):
             self.machine.follow(self._refresh)
         _shown.add(self)
 
-    def _leave(self) -> None:
+    def _leave(self, words: str) -> None:
+        self._copy.left = self._text(words)
         # Nobody listens any more when the kernel is on its way out, or nobody ever did.
         with contextlib.suppress(Exception):
-            display({"text/plain": self._text(ENDED)}, raw=True, display_id=self._display_id, update=True)
+            display({"text/plain": self._copy.left}, raw=True, display_id=self._display_id, update=True)
 
 
 def _wrong(judge: Callable[[], object]) -> str:
@@ -337,4 +352,4 @@ def _wrong(judge: Callable[[], object]) -> str:
 def _leave_lines() -> None:
     """The kernel stops, or restarts: leave in each output what its panel said."""
     for panel in list(_shown):
-        panel._leave()
+        panel._leave(ENDED)

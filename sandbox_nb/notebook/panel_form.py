@@ -51,6 +51,14 @@ def option_control(option: dataclasses.Field[Any], changed: Changed) -> Control:
     return (Number if _is_number(option) else Control)(changed, default=default)
 
 
+def close_parts(widget: widgets.Widget) -> None:
+    """Close all that is in a widget, its looks too; ipywidgets closes the widget alone."""
+    looks = (getattr(widget, name, None) for name in ("layout", "style"))
+    for part in (*getattr(widget, "children", ()), *filter(None, looks)):
+        close_parts(part)
+        part.close()
+
+
 def device_control(kind: Kind, key: str, changed: Changed) -> Control:
     """The control for a key of a device's table, by the type of the field behind it."""
     if key in FLAGS[kind]:
@@ -190,8 +198,7 @@ class Rows:
 
     def clear(self) -> None:
         """Take all rows away."""
-        self.rows.clear()
-        self._show()
+        self._drop(*self.rows)
 
     def enable(self, enabled: bool) -> None:
         """Let rows be added, or not."""
@@ -209,9 +216,16 @@ class Rows:
         return button
 
     def _take(self, row: Row) -> None:
-        self.rows.remove(row)
-        self._show()
+        self._drop(row)
         self._changed()
+
+    def _drop(self, *rows: Row) -> None:
+        for row in rows:
+            self.rows.remove(row)
+        self._show()
+        for row in rows:
+            close_parts(row.box)
+            row.box.close()
 
     def _show(self) -> None:
         self._body.children = [row.box for row in self.rows]

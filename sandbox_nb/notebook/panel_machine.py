@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from sandbox_nb.background import Call
@@ -37,7 +36,6 @@ class PanelMachine:
     def __init__(self, sandbox: Sandbox, tell: Told) -> None:
         self.sandbox = sandbox
         self._tell = tell
-        self._starting: Call[None] | None = None
         self._planning: Call[None] | None = None
         self._told = 0.0
 
@@ -58,17 +56,12 @@ class PanelMachine:
     def start(self, options: Options, done: Callable[[], None]) -> None:
         """Start it; ``done`` is called when it runs."""
         self._tell("starting …")
-        self._starting = self.sandbox.begin_start(lambda _: options, progress=self._progress)
-        self._when_done(self._starting, lambda _: done())
+        self._when_done(self.sandbox.begin_start(options, progress=self._progress), lambda _: done())
 
     def stop(self) -> None:
-        """Stop it, or take back a start that is under way."""
-        if self.state is State.STARTING and self._starting is not None:
-            self._tell("taking the start back …")
-            self._starting.cancel()
-            return
-        self._tell("stopping …")
-        self._submit(self.sandbox.asynchronous.stop(), lambda _: None)
+        """Stop it, or take back a start that is under way, whoever has asked for it."""
+        self._tell("taking the start back …" if self.state is State.STARTING else "stopping …")
+        self._submit(self.sandbox.asynchronous.close(), lambda _: None)
 
     def attach(self, device: Device, done: Callable[[AttachedDevice], None], failed: Told) -> None:
         """Attach a device to the machine that runs."""
@@ -105,7 +98,7 @@ class PanelMachine:
                 result = call.future.result()
             except SandboxError as error:
                 (failed or self._tell)(str(error))
-            except (asyncio.CancelledError, CancelledError):
+            except asyncio.CancelledError:
                 self._tell("")
             else:
                 self._tell("")

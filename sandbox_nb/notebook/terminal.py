@@ -50,7 +50,8 @@ class Terminal(anywidget.AnyWidget):
     - ``screen_reader``: keep the text where a screen reader finds it; costs speed.
     - ``renderer``: "dom", or "webgl" where the browser has it.
 
-    All can be set later as attributes of the same names. Raises InvalidArgument for a value that is out of range.
+    All can be set later as attributes of the same names. Raises InvalidArgument, then and now, for a value that is
+    out of range.
     """
 
     _esm = STATIC / "terminal.js"
@@ -78,23 +79,26 @@ class Terminal(anywidget.AnyWidget):
         self._done = threading.Event()
         self._session = Session(source, self._post, self._ended)
         name = secrets.token_hex(16)
-        try:
-            super().__init__(
-                model_id=name,
-                display_id=name,
-                height=height,
-                font_size=font_size,
-                scrollback=scrollback,
-                readonly=readonly,
-                screen_reader=screen_reader,
-                renderer=renderer,
-            )
-        except traitlets.TraitError as error:
-            raise InvalidArgument(str(error)) from None
+        super().__init__(
+            model_id=name,
+            display_id=name,
+            height=height,
+            font_size=font_size,
+            scrollback=scrollback,
+            readonly=readonly,
+            screen_reader=screen_reader,
+            renderer=renderer,
+        )
         self._wire = Wire(name, self._receive_by_wire, self._session.lose)
         route_by_sender(self.comm)
         self.on_msg(self._receive)
         _alive.add(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except traitlets.TraitError as error:
+            raise InvalidArgument(str(error)) from None
 
     def begin(self, rows: int = 24, columns: int = 80) -> Self:
         """Begin at this size without waiting for a view, for a notebook that nobody watches."""

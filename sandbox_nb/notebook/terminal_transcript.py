@@ -9,17 +9,26 @@ drew on the alternate screen is gone when it has ended, as in the terminal.
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from dataclasses import dataclass, field, replace
 
-# Longest first: an unfinished sequence at the end must not be taken for text.
+LARGEST = 9999
+"""What a parameter of a sequence counts for at most; more than any screen has rows or columns."""
+
+MAX_PARAMETERS = 32
+"""Parameters of a sequence that are looked at, as many as in xterm.js."""
+
+MAX_MARKS = 30
+"""Combining marks on a character, as many as in Unicode's stream-safe text (UAX #15)."""
+
+# Longest first, and finals may be missing: an unfinished sequence must not be taken for text.
 _TOKENS = re.compile(
-    r"\x1b\[(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~])"
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|\Z)"
-    r"|\x1b(?P<escape>[ -/]*[0-~])"
+    r"\x1b\[(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~])?"
+    r"|\x1b[\]PX^_][^\x07\x18\x1a\x1b]*(?:\x07|\x1b\\)?"
+    r"|\x1b(?P<escape>[ -/]*[0-~]?)"
     r"|(?P<control>[\x00-\x1f\x7f])"
-    r"|(?P<text>[^\x00-\x1f\x7f]+)",
-    re.DOTALL,
+    r"|(?P<text>[^\x00-\x1f\x7f]+)"
 )
 
 _RESET = "\x1b[0m"
@@ -44,7 +53,7 @@ PLAIN = Style()
 _UNSET = {"22": {"1", "2"}, "23": {"3"}, "24": {"4"}, "27": {"7"}, "28": {"8"}, "29": {"9"}}
 
 
-@dataclass
+@dataclass(slots=True)
 class Line:
     """A row of the screen. ``wrapped``: its text goes on in the next one."""
 
@@ -58,13 +67,16 @@ class Line:
 
 
 class Screen:
-    """A terminal of ``rows`` by ``columns`` that keeps all lines which scrolled out at its top."""
+    """A terminal of ``rows`` by ``columns`` that keeps the last ``kept`` lines which scrolled out at its top."""
 
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, rows: int, columns: int, *, kept: int = sys.maxsize) -> None:
         self._rows = rows
         self._columns = columns
+        self._kept = kept
         self._lines = [Line()]
-        self._main: list[Line] | None = None
+        # The index of the screen's first line; lines at the screen's end that are blank may be missing.
+        self._top = 0
+        self._main: tuple[list[Line], int] | None = None
         self._row = 0
         self._column = 0
         self._style = PLAIN
@@ -119,7 +131,8 @@ class Screen:
         cells = self._line.cells
         if 0 < self._column <= len(cells):
             char, style = cells[self._column - 1]
-            cells[self._column - 1] = (char + mark, style)
+            if len(char) <= MAX_MARKS:
+                cells[self._column - 1] = (char + mark, style)
 
     def _control(self, char: str) -> None:
         match char:
@@ -158,14 +171,14 @@ class Screen:
             if final in "hl" and set(parameters[1:].split(";")) & {"47", "1047", "1049"}:
                 self._alternate(final == "h")
             return
-        if parameters[:1] in tuple("<=>"):
+        if set(parameters) & set("<=>?"):
             return
         if final == "m":
             self._style = _styled(self._style, parameters)
             return
-        numbers = [int(part) if part.isdecimal() else 0 for part in re.split("[;:]", parameters)]
+        numbers = _numbers(parameters)
         first = numbers[0]
-        count = min(max(first, 1), 10_000)
+        count = max(first, 1)
         row, column = self._row - self._top, min(self._column, self._columns - 1)
         match final:
             case "A":
@@ -210,8 +223,7 @@ class Screen:
         elif what == 2:
             self._lines[self._top :] = [Line() for _ in self._screen]
         elif what == 3:
-            self._row -= self._top
-            del self._lines[: self._top]
+            self._drop(self._top)
 
     def _erase_line(self, what: int) -> None:
         line = self._line
@@ -246,18 +258,13 @@ class Screen:
     def _alternate(self, on: bool) -> None:
         if on and self._main is None:
             self._saved = (self._row - self._top, self._column, self._style)
-            self._main, self._lines = self._lines, [Line()]
-            self._row = self._column = 0
+            self._main, self._lines = (self._lines, self._top), [Line()]
+            self._row = self._column = self._top = 0
         elif not on and self._main is not None:
-            self._lines, self._main = self._main, None
+            (self._lines, self._top), self._main = self._main, None
             self._restore()
 
     # The cursor
-
-    @property
-    def _top(self) -> int:
-        """The index of the screen's first line."""
-        return max(0, len(self._lines) - self._rows)
 
     @property
     def _screen(self) -> list[Line]:
@@ -268,8 +275,7 @@ class Screen:
         return self._lines[self._row]
 
     def _move(self, row: int, column: int) -> None:
-        top = self._top
-        self._row = top + min(max(row, 0), self._rows - 1)
+        self._row = self._top + min(max(row, 0), self._rows - 1)
         self._column = min(max(column, 0), self._columns - 1)
         self._fill()
 
@@ -281,16 +287,24 @@ class Screen:
         if self._row > self._top:
             self._row -= 1
         else:
-            self._lines.insert(self._row, Line())
-            del self._lines[self._row + self._rows :]
+            self._shift_lines(1)
 
     def _restore(self) -> None:
         row, column, self._style = self._saved
         self._move(row, column)
 
     def _fill(self) -> None:
-        """Have a line where the cursor is."""
+        """Have a line where the cursor is, and above the screen only those that are kept."""
         self._lines.extend(Line() for _ in range(self._row + 1 - len(self._lines)))
+        self._top = max(self._top, len(self._lines) - self._rows)
+        if self._top > self._kept:
+            self._drop(self._top - self._kept)
+
+    def _drop(self, count: int) -> None:
+        """Forget the first lines of those above the screen."""
+        del self._lines[:count]
+        self._top -= count
+        self._row -= count
 
 
 def transcript(data: bytes, rows: int, columns: int) -> list[str]:
@@ -300,12 +314,19 @@ def transcript(data: bytes, rows: int, columns: int) -> list[str]:
     return screen.lines()
 
 
+def _numbers(parameters: str) -> list[int]:
+    """The parameters of a sequence, as far as they count; 0 for one that is not said."""
+    parts = re.split("[;:]", parameters, maxsplit=MAX_PARAMETERS)[:MAX_PARAMETERS]
+    # Python makes no number of thousands of digits, leading zeros among them.
+    return [min(int(part.lstrip("0")[: len(str(LARGEST)) + 1] or 0), LARGEST) for part in parts]
+
+
 def _styled(style: Style, parameters: str) -> Style:
     """``style`` after an SGR sequence."""
-    codes = parameters.replace(":", ";").split(";")
+    codes = [str(number) for number in _numbers(parameters)]
     while codes:
-        code = codes.pop(0).lstrip("0")
-        if code == "":
+        code = codes.pop(0)
+        if code == "0":
             style = PLAIN
         elif code in _UNSET:
             style = replace(style, flags=style.flags - _UNSET[code])

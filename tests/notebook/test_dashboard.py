@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -79,8 +80,8 @@ def live(monkeypatch):
 
 def test_a_page_that_opens_gets_all_and_then_what_is_new(live, portrait):
     page, sent, asked = live
-    page._receive(None, {"kind": "hello"}, [])
-    assert [message["kind"] for message in sent] == ["page"]
+    page._receive(None, {"kind": "hello", "view": "a"}, [])
+    assert [(message["kind"], message["view"]) for message in sent] == [("page", "a")]
     assert "web" in sent.pop()["html"]
     page._tell(seen(portrait, [process(2)]))
     parts = sent.pop()["parts"]
@@ -92,10 +93,38 @@ def test_a_page_that_opens_gets_all_and_then_what_is_new(live, portrait):
     assert asked == ["look"]
 
 
+def test_a_view_that_comes_later_changes_nothing_for_those_that_are_there(live, portrait):
+    page, sent, _ = live
+    page._tell(seen(portrait, [process(2)]))
+    page._receive(None, {"kind": "hello", "view": "a"}, [])
+    page._receive(None, {"kind": "hello", "view": "b"}, [])
+    assert [message.get("view") for message in sent] == [None, "a", "b"]
+    assert "command &lt;2&gt;" in sent[-1]["html"]
+    page._tell(seen(portrait, [process(3)]))
+    assert set(sent[-1]["parts"]) == {"processes"}
+
+
+def test_what_is_new_comes_behind_the_page_that_is_without_it(live, portrait, monkeypatch):
+    page, sent, _ = live
+    news = threading.Thread(target=page._tell, args=[seen(portrait, [process(2)])])
+
+    def send(self, message):
+        if message["kind"] == "page":
+            news.start()
+            news.join(0.2)
+        sent.append(message)
+
+    monkeypatch.setattr(dashboard.Dashboard, "send", send)
+    page._receive(None, {"kind": "hello", "view": "a"}, [])
+    news.join()
+    assert [message["kind"] for message in sent] == ["page", "parts"]
+
+
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
         ({"kind": "look"}, ["look"]),
+        ({"kind": "hello"}, []),
         ({"kind": "end", "pid": 7}, [7]),
         ({"kind": "end", "pid": 1}, []),
         ({"kind": "end", "pid": "7"}, []),

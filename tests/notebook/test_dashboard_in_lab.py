@@ -15,6 +15,15 @@ WAIT = 40_000
 MACHINE = "get_ipython().find_line_magic('sandbox').__self__.session.find(None)"
 
 
+# Without its display_id, with which JupyterLab would render the first anew as well.
+SHOW_AGAIN = """
+from sandbox_nb.notebook import dashboard
+[shown] = dashboard._shown
+view = {"version_major": 2, "version_minor": 0, "model_id": shown.model_id}
+display({"application/vnd.jupyter.widget-view+json": view}, raw=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def notebook():
     with opened("dashboard.ipynb") as made:
@@ -56,6 +65,34 @@ def test_a_process_is_ended_by_its_button(notebook, dashboard):
     row.wait_for(state="detached", timeout=WAIT)
     assert answer(notebook, "process.wait(10)") == "-15"
     notebook.run("process.__exit__()", cell=3)
+
+
+def test_the_keyboard_stays_at_the_button_it_is_at(notebook, dashboard):
+    notebook.run("old = [sb.popen('exec sleep 98') for _ in range(2)]", cell=3)
+    buttons = dashboard.locator(".processes tr", has_text="sleep 98").locator("button")
+    buttons.nth(1).wait_for(timeout=WAIT)
+    notebook.run("new = sb.popen('exec sleep 76')", cell=3)
+    buttons.nth(0).focus()
+    first, second = (buttons.nth(number).evaluate_handle("button => button") for number in range(2))
+    for _ in range(2):
+        picture = dashboard.locator(".plots svg").first.evaluate_handle("picture => picture")
+        notebook.page.wait_for_function("picture => !picture.isConnected", arg=picture)
+    assert first.evaluate("button => button === document.activeElement")
+    notebook.page.keyboard.press("Tab")
+    notebook.page.wait_for_timeout(100)
+    assert second.evaluate("button => button === document.activeElement")
+    assert dashboard.get_by_text("sleep 76").count() == 0
+    second.evaluate("button => button.blur()")
+    dashboard.get_by_text("sleep 76").first.wait_for(timeout=1000)
+    notebook.run("for each in *old, new: each.kill(); each.__exit__()", cell=3)
+
+
+def test_another_view_takes_nothing_from_the_first(notebook, dashboard):
+    mark = dashboard.locator(".head").evaluate_handle("part => part")
+    notebook.run(SHOW_AGAIN, cell=3)
+    notebook.output(3).locator(".plots svg").first.wait_for(timeout=WAIT)
+    assert mark.evaluate("part => part.isConnected")
+    notebook.run("", cell=3)
 
 
 def test_the_guest_is_asked_nothing_while_the_dashboard_is_scrolled_away(notebook, dashboard):

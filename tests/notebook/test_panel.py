@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from ipywidgets.widgets import Layout, Style, widget
 from strategies import options, plain
 
 import sandbox_nb
-from sandbox_nb import Disk, DiskFlags, Filesystem, Options, Sandbox, SandboxError, UserNIC
+from sandbox_nb import Disk, DiskFlags, Filesystem, Options, Sandbox, SandboxError, Stopped, UserNIC
 from sandbox_nb.config import from_toml
 from sandbox_nb.grammar import Parser, add_machine_options, machine_options
+from sandbox_nb.notebook import panel as panel_module
 from sandbox_nb.notebook import panel_paths
 from sandbox_nb.notebook.magics import words
-from sandbox_nb.notebook.panel import SandboxPanel
+from sandbox_nb.notebook.panel import CLOSED, SandboxPanel
 from sandbox_nb.notebook.panel_copy import as_magic, as_python, as_shell, as_toml
 from sandbox_nb.notebook.panel_paths import HostPath
 
@@ -114,6 +116,50 @@ def test_rows_are_added_judged_and_taken_away(panel):
     row.remove.click()
     assert panel.options == Options()
     assert not panel._start.disabled
+
+
+def left_since(before):
+    """Widgets that are there and were not, without their looks."""
+    there = [one for key, one in widget._instances.items() if key not in before]
+    # A path of a file has a button that it never shows.
+    return [one for one in there if "use this folder" not in repr(one) and not isinstance(one, (Layout, Style))]
+
+
+def test_what_is_taken_away_leaves_no_widget():
+    before = set(widget._instances)
+    panel = SandboxPanel(options=Options())
+    without_rows = set(widget._instances)
+    for _ in range(2):
+        panel._shares.adders[0].click()
+        panel._arguments.adders[0].click()
+    panel._shares.rows[0].remove.click()
+    panel.options = Options()
+    assert set(widget._instances) == without_rows
+    panel._disks.adders[0].click()
+    panel.close()
+    panel.close()
+    assert left_since(before) == []
+
+
+def test_a_panel_that_is_shown_closes_those_shown_before_for_the_same_machine(monkeypatch):
+    shown = []
+    monkeypatch.setattr(panel_module, "display", lambda bundle, **how: shown.append((bundle, how)))
+    other, first, second = (SandboxPanel(Sandbox(name)) for name in ("other", "web", "web"))
+    for panel in (other, first):
+        panel._ipython_display_()
+    shown.clear()
+    second._ipython_display_()
+    (left, how), (bundle, _) = shown
+    assert how["display_id"] == first._display_id
+    assert how["update"]
+    assert left == {"text/plain": f"web: new\n%sandbox start --name web\n{CLOSED}"}
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert not first._refresh()
+    assert other._refresh()
+    first._ipython_display_()
+    assert shown[-1][0] == left
+    for panel in (other, second):
+        panel.close()
 
 
 def test_two_rows_that_clash_are_told_above_as_it_is_nobodys_alone(panel):
@@ -214,6 +260,27 @@ def test_a_folder_says_how_many_more_it_has_and_why_it_cannot_be_listed(tmp_path
     path.close()
 
 
+@pytest.mark.parametrize("typed", ["x" * 300 + "/y", "~nosuchuser/x"])
+def test_of_a_path_that_cannot_be_looked_at_the_nearest_folder_is_listed(tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    path = HostPath()
+    path.text.value = typed
+    path._browse.click()
+    assert path._place.value == str(tmp_path)
+    path.close()
+
+
+def test_a_folder_is_listed_whatever_a_link_in_it_leads_to(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "link").symlink_to("x" * 300)
+    path = HostPath()
+    path.text.value = str(tmp_path)
+    path._browse.click()
+    assert path._place.value == str(tmp_path)
+    assert list(path._list.options) == ["../", "inner/", "link"]
+    path.close()
+
+
 # With a machine
 
 
@@ -271,7 +338,23 @@ def test_a_start_that_fails_says_why_and_one_that_is_stopped_is_taken_back(tmp_p
         panel._start.click()
         until(lambda: not panel._stop.disabled and sandbox.state.value == "starting")
         panel._stop.click()
-        until(lambda: sandbox.state.value == "failed")
+        until(lambda: sandbox.state.value == "stopped")
+        panel.close()
+
+
+@pytest.mark.vm
+def test_a_start_of_somebody_elses_is_taken_back_too():
+    with Sandbox("own") as sandbox:
+        panel = SandboxPanel(sandbox, options=Options())
+        panel._start.click()
+        until(lambda: "start in" in panel._said.value)
+        sandbox.stop()
+        call = sandbox.begin_start(warm="off")
+        until(lambda: sandbox.state.value == "starting")
+        panel._stop.click()
+        with pytest.raises(Stopped, match="while it started"):
+            call.future.result(60)
+        until(lambda: sandbox.state.value == "stopped")
         panel.close()
 
 

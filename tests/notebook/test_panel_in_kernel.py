@@ -19,10 +19,18 @@ def test_it_begins_with_settings_and_flags_and_with_what_a_machine_has(kernel):
     assert bundle["text/plain"] == "sandbox: running\n%sandbox start --cpu 1 --memory 280"
 
 
+PRESS_START = """
+import time
+panel._start.click()
+while panel.machine.state.value == "new": time.sleep(0.001)
+"""
+
+
 def test_the_machine_it_starts_is_the_notebooks(kernel):
     kernel.run("%sandbox config --name web")
     kernel.run("panel = Out[len(In) - 2]")
-    assert kernel.run("panel._start.click(); panel.machine._starting.future.result(60)").error == ""
+    assert kernel.run(PRESS_START).error == ""
+    kernel.run("while panel.machine.state.value == 'starting': time.sleep(0.01)")
     assert kernel.run("%sandbox run --name web -- hostname").stdout == "web\n"
     kernel.run("%sandbox stop --name web")
     kernel.run("%sandbox start --name web")
@@ -31,10 +39,20 @@ def test_the_machine_it_starts_is_the_notebooks(kernel):
     assert kernel.run("%sandbox list").stdout.count("running") == 1
 
 
+@pytest.mark.parametrize("way", ["panel._stop.click()", "%sandbox stop"])
+def test_a_start_it_has_begun_is_taken_back(kernel, way):
+    kernel.run("%sandbox config")
+    kernel.run("panel = Out[len(In) - 2]")
+    assert kernel.run(f"{PRESS_START}\n{way}").error == ""
+    kernel.run("while panel.machine.state.value != 'stopped': time.sleep(0.01)")
+    kernel.run("while 'back' in panel._said.value: time.sleep(0.01)")
+    assert kernel.run("%sandbox start").error == ""
+
+
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("config --memory 12", "without cpu"),
+        ("config --memory 12", "at least"),
         ("config --colour red", "unknown argument --colour"),
         ("config --name bad_name", "letters, digits"),
         ("config --config /no/such.toml", "cannot be read"),

@@ -45,11 +45,11 @@ def see(panel, text):
 def test_filled_in_wrong_started_a_disk_attached_and_detached_stopped(notebook, panel, tmp_path):
     start = panel.locator("button", has_text="Start")
     field(panel, "memory").fill("12")
-    see(panel, "memory=12 without cpu: give both, as in cpu=1, memory=12")
-    assert start.is_disabled()
-    field(panel, "cpu").fill("1")
     see(panel, "memory=12: at least 96 (MiB) is needed to boot")
+    assert start.is_disabled()
     field(panel, "memory").fill("300")
+    see(panel, "memory=300 without cpu: give both, as in cpu=1, memory=300")
+    field(panel, "cpu").fill("1")
     panel.locator("button:has-text('Start'):not(:disabled)").wait_for()
     copied = panel.locator(".sandbox-nb-copybox textarea")
     assert copied.input_value() == "%sandbox start --cpu 1 --memory 300"

@@ -13,6 +13,8 @@ class View {
   constructor(model, element) {
     this.model = model;
     this.element = element;
+    /** Our name among the views of this dashboard. */
+    this.name = Math.random().toString(36).slice(2);
     this.seen = false;
     this.waiting = {};
     this.stop = new AbortController();
@@ -33,6 +35,8 @@ class View {
     this.kernel?.statusChanged?.connect(this.status);
     element.addEventListener("click", (event) => this.click(event), { signal: stop.signal });
     element.addEventListener("pointerleave", () => this.show(this.waiting), { signal: stop.signal });
+    // Where the focus has gone is known only behind the event.
+    element.addEventListener("focusout", () => window.setTimeout(() => this.show(this.waiting)), { signal: stop.signal });
     this.observer = new IntersectionObserver((entries) => {
       this.seen = entries.at(-1).isIntersecting;
       this.look();
@@ -63,7 +67,7 @@ class View {
   }
 
   hello() {
-    this.send({ kind: "hello" });
+    this.send({ kind: "hello", view: this.name });
     this.retry = window.setTimeout(() => this.hello(), PATIENCE);
   }
 
@@ -81,7 +85,8 @@ class View {
 
   // Messages of the kernel
 
-  page({ html }) {
+  page({ view, html }) {
+    if (view !== this.name) return;
     window.clearTimeout(this.retry);
     this.waiting = {};
     this.element.innerHTML = html;
@@ -91,13 +96,14 @@ class View {
     this.show({ ...this.waiting, ...parts });
   }
 
-  /** Show parts; one whose buttons the pointer is over waits, so that what is pressed is what was aimed at. */
+  /** Show parts; one whose buttons pointer or keyboard is at waits, so that what is pressed is what was aimed at. */
   show(parts) {
     this.waiting = {};
     for (const [name, html] of Object.entries(parts)) {
       const part = this.element.querySelector(`[data-part="${name}"]`);
       if (!part) continue;
-      if (part.matches(":hover") && part.querySelector("button:not(:disabled)")) {
+      const used = part.matches(":hover") || part.contains(document.activeElement);
+      if (used && part.querySelector("button:not(:disabled)")) {
         this.waiting[name] = html;
         continue;
       }

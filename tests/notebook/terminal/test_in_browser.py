@@ -75,6 +75,15 @@ print("\\x1b]8;;javascript:alert(1)\\x1b\\\\trap\\x1b]8;;\\x1b\\\\", flush=True)
 time.sleep(100)
 """
 
+LABELLED = """
+import time
+for text, target in ("http://one.test/", "http://one.test/"), ("http://two.test/", "http://localhost:8888/two"):
+    print(f"\\x1b]8;;{target}\\x1b\\\\{text}\\x1b]8;;\\x1b\\\\", flush=True)
+time.sleep(100)
+"""
+
+KEEP_OPENED = "() => { window.opened = []; window.open = (...all) => { window.opened.push(all); }; }"
+
 TERMINAL = "document.querySelector('.sandbox-nb-terminal').terminal"
 
 
@@ -239,20 +248,39 @@ def test_find_goes_through_the_scrollback_and_escape_closes_it(lab):
     assert lab.page.evaluate("document.activeElement.classList.contains('xterm-helper-textarea')")
 
 
+def click(notebook, line, x):
+    """Click at a line of the terminal's screen, ``x`` pixels from its left edge."""
+    box = notebook.page.locator(".sandbox-nb-terminal .xterm-screen").bounding_box()
+    row = box["height"] / notebook.size()[0]
+    # xterm.js looks for links where the pointer has moved, not where it has appeared.
+    for step in (0, 2):
+        notebook.page.mouse.move(box["x"] + x + step, box["y"] + (line + 0.5) * row)
+        notebook.page.wait_for_timeout(100)
+    notebook.page.mouse.click(box["x"] + x, box["y"] + (line + 0.5) * row)
+    notebook.page.wait_for_timeout(200)
+
+
 def test_links_open_apart_and_only_web_pages(lab):
     show(lab, LINKS)
     lab.see("^trap")
-    lab.page.evaluate("() => { window.opened = []; window.open = (...all) => { window.opened.push(all); }; }")
-    box = lab.page.locator(".sandbox-nb-terminal .xterm-screen").bounding_box()
-    row = box["height"] / lab.size()[0]
+    lab.page.evaluate(KEEP_OPENED)
     for line, x in enumerate((60, 10)):
-        # xterm.js looks for links where the pointer has moved, not where it has appeared.
-        for step in (0, 2):
-            lab.page.mouse.move(box["x"] + x + step, box["y"] + (line + 0.5) * row)
-            lab.page.wait_for_timeout(100)
-        lab.page.mouse.click(box["x"] + x, box["y"] + (line + 0.5) * row)
-        lab.page.wait_for_timeout(200)
+        click(lab, line, x)
     assert lab.page.evaluate("window.opened") == [["http://example.org/page", "_blank", "noopener,noreferrer"]]
+
+
+def test_a_link_that_says_another_target_than_it_has_is_asked_about(lab):
+    show(lab, LABELLED)
+    lab.see("^http://two")
+    lab.page.evaluate(KEEP_OPENED)
+    asked = []
+    for answer in ("dismiss", "accept"):
+        lab.page.once("dialog", lambda dialog, do=answer: (asked.append(dialog.message), getattr(dialog, do)()))
+        click(lab, 1, 10)
+        assert "http://localhost:8888/two" in asked.pop()
+    assert lab.page.evaluate("window.opened.map(([uri]) => uri)") == ["http://localhost:8888/two"]
+    click(lab, 0, 10)
+    assert lab.page.evaluate("window.opened.map(([uri]) => uri)")[1:] == ["http://one.test/"]
 
 
 @pytest.mark.parametrize("renderer", ["dom", "webgl"])

@@ -3,7 +3,7 @@ import { SearchAddon } from "@xterm/addon-search";
 import { Unicode11Addon } from "@xterm/addon-unicode11";
 import { WebLinksAddon } from "@xterm/addon-web-links";
 import { WebglAddon } from "@xterm/addon-webgl";
-import { Terminal } from "@xterm/xterm";
+import { type IBufferRange, Terminal } from "@xterm/xterm";
 
 import { blink } from "./blink";
 import { FindBar } from "./find";
@@ -26,6 +26,9 @@ const TRANSCRIPT_AFTER = 1500;
 /** What a line below the terminal can be about, the gravest first. */
 const TOPICS = ["end", "gone", "connection", "busy"] as const;
 type Topic = (typeof TOPICS)[number];
+
+/** RIS, behind what gives up a sequence or a character that is unfinished. */
+const RESET = Uint8Array.of(0x18, 0x1b, 0x63);
 
 const HELP =
   "Terminal. Control Shift Space leaves it, Control Shift F finds, Control Shift C copies, Control Shift V pastes.";
@@ -97,7 +100,8 @@ export class View implements Receiver {
   }
 
   reset(): void {
-    this.terminal.reset();
+    // Not terminal.reset(), which acts before what waits to be parsed, and leaves the parser as it is.
+    this.terminal.write(RESET);
   }
 
   shape(shape: Shape): void {
@@ -144,7 +148,7 @@ export class View implements Receiver {
       macOptionIsMeta: true,
       // The search add-on's marks and unicode versions are "proposed".
       allowProposedApi: true,
-      linkHandler: { activate: (_, uri) => follow(uri) },
+      linkHandler: { activate: (_, uri, range) => this.followLabelled(uri, range) },
     });
     terminal.loadAddon(this.fit);
     terminal.loadAddon(new WebLinksAddon((_, uri) => follow(uri)));
@@ -262,6 +266,13 @@ export class View implements Receiver {
   }
 
   // Around the terminal
+
+  /** Follow a link under a text of the program's (OSC 8), which may say another target than it has. */
+  private followLabelled(uri: string, { start, end }: IBufferRange): void {
+    const text = this.terminal.buffer.active.getLine(start.y - 1)?.translateToString(false, start.x - 1, end.x);
+    const question = `The program's link leads to\n\n${new URL(uri).href}\n\nOpen it?`;
+    if (text === uri || window.confirm(question)) follow(uri);
+  }
 
   /** Give the keyboard back to the notebook. */
   private leave(): void {
