@@ -30,8 +30,8 @@ PASTE = """
 import hashlib, sys, tty
 tty.setraw(0)
 print("\\x1b[?2004hready", end="", flush=True)
-data = b""
-while b"\\x1b[201~" not in data:
+data = bytearray()
+while not data.endswith(b"\\x1b[201~"):
     data += sys.stdin.buffer.raw.read(65536)
 print("\\r\\n", len(data), hashlib.sha256(data).hexdigest(), "\\r")
 """
@@ -122,13 +122,14 @@ def test_a_full_screen_program_draws_right_and_again_after_a_resize(lab):
     lab.see_output("exited with status 0")
 
 
-def test_a_paste_of_100_kb_arrives_whole_and_in_brackets(either):
+@pytest.mark.parametrize(("lines", "size"), [(4000, 100_000), (400_000, 11 << 20)], ids=["100 KB", "11 MiB"])
+def test_a_paste_arrives_whole_and_in_brackets(either, lines, size):
     show(either, PASTE)
     either.see("ready")
-    text = "".join(f"line {n} äöü 世界 🚀\r" for n in range(4000))
+    text = "".join(f"line {n} äöü 世界 🚀\r" for n in range(lines))
     either.paste(text)
     expected = b"\x1b[200~" + text.encode() + b"\x1b[201~"
-    assert len(expected) > 100_000
+    assert len(expected) > size
     either.see_output(f"{len(expected)} {hashlib.sha256(expected).hexdigest()}")
 
 

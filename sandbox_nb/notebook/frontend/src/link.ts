@@ -13,6 +13,9 @@ const ACK_EVERY = 512 * 1024;
 /** Milliseconds after which it is told of less, unless another message tells it. */
 const ACK_AFTER = 400;
 
+/** Bytes of input in a message at most: a Jupyter server hangs up on who brings 10 MiB at once. */
+const PIECE = 1024 * 1024;
+
 /** Milliseconds after which a key is followed by a nudge even if the kernel has not taken it up. */
 const UNTAKEN = 12;
 
@@ -123,17 +126,24 @@ export class Link {
     this.send({ kind: "focus" });
   }
 
+  input(text: string | Uint8Array): void {
+    const bytes = typeof text === "string" ? this.encoder.encode(text) : text;
+    const at = this.outbox.add(bytes);
+    // Until then it waits for the welcome.
+    if (this.welcomed) this.type(at, bytes);
+  }
+
   /**
    * Send what was typed and, over the comm, a nudge when the kernel has taken it up.
    *
    * jupyter_server leaves Nagle's algorithm on: the echo waits until the kernel's "busy" before it is
    * acknowledged, which TCP may put off for 40 ms unless the page has something to send. So it sends something.
    */
-  input(text: string | Uint8Array): void {
-    const bytes = typeof text === "string" ? this.encoder.encode(text) : text;
-    const at = this.outbox.add(bytes);
-    // Until then it waits for the welcome.
-    if (this.welcomed) this.send({ kind: "input", at }, bytes, () => this.nudge());
+  private type(at: number, bytes: Uint8Array): void {
+    for (let begin = 0; begin < bytes.length; begin += PIECE) {
+      const piece = bytes.subarray(begin, begin + PIECE);
+      this.send({ kind: "input", at: at + begin }, piece, () => this.nudge());
+    }
   }
 
   /** Acknowledge something when the function returned is called, or soon, unless output has come by then. */
@@ -199,7 +209,7 @@ export class Link {
     this.outbox.taken(message.typed);
     const { begin, rest } = this.outbox;
     // Else there is a later hello under way, whose answer knows more.
-    if (message.turn === this.turn && rest.length > 0) this.send({ kind: "input", at: begin }, rest, () => this.nudge());
+    if (message.turn === this.turn) this.type(begin, rest);
     if (this.ending === null) this.wire?.lay();
   }
 
