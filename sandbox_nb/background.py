@@ -137,21 +137,24 @@ class Background(Runner):
     """The loop in a daemon thread, started when it is first needed."""
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew. A forked child has the loop without its thread, and the lock as whoever held it."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop, running."""
         with self._lock:
-            # A forked child has the loop's memory, and not its thread.
-            if self._loop is None or self._pid != os.getpid():
-                self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="sandbox_nb", daemon=True).start()
             return self._loop
 
 
 BACKGROUND = Background()
+os.register_at_fork(after_in_child=BACKGROUND._forget)
 
 
 def run_blocking(work: Coroutine[Any, Any, T]) -> T:

@@ -25,18 +25,20 @@ class HostPath(widgets.VBox):
         self.text = widgets.Text()
         self._browse = widgets.Button(icon="folder-open", tooltip="browse the host's files")
         self._list = widgets.Select(rows=8)
-        self._use = widgets.Button(description="use this folder", tooltip="take the folder that is listed")
         self._place = widgets.Label()
         self._folder = folder
         self._at = Path()
         self._filling = False
-        foot = [self._place, self._use] if folder else [self._place]
+        foot: list[widgets.Widget] = [self._place]
+        if folder:
+            use = widgets.Button(description="use this folder", tooltip="take the folder that is listed")
+            use.on_click(lambda _: self._take(self._at))
+            foot.append(use)
         self._chooser = widgets.VBox([self._list, widgets.HBox(foot)])
         self._chooser.layout.display = "none"
         super().__init__([widgets.HBox([self.text, self._browse]), self._chooser])
         self.add_class("sandbox-nb-path")
         self._browse.on_click(lambda _: self._toggle())
-        self._use.on_click(lambda _: self._take(self._at))
         self._list.observe(self._picked, "value")
 
     @traitlets.observe("disabled")

@@ -77,6 +77,7 @@ class Terminal(anywidget.AnyWidget):
         renderer: str = "dom",
     ) -> None:
         self._done = threading.Event()
+        self._displayed = False
         self._session = Session(source, self._post, self._ended)
         name = secrets.token_hex(16)
         super().__init__(
@@ -146,6 +147,7 @@ class Terminal(anywidget.AnyWidget):
     # The notebook
 
     def _ipython_display_(self) -> None:
+        self._displayed = True
         bundle: dict[str, Any] = {"text/plain": self._transcript()}
         if not self._done.is_set():
             self._wire.listen()  # a cell that runs may keep us from hearing the page's first word
@@ -159,7 +161,9 @@ class Terminal(anywidget.AnyWidget):
         self._done.set()
         self._wire.close()
         _alive.discard(self)
-        # Nobody listens any more when the kernel is on its way out, or nobody ever did.
+        if not self._displayed:
+            return
+        # Nobody listens any more when the kernel is on its way out.
         with contextlib.suppress(Exception):
             display({"text/plain": self._transcript()}, raw=True, display_id=self.display_id, update=True)
 

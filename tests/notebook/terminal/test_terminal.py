@@ -1,6 +1,9 @@
-"""A terminal's options, when it is made and later."""
+"""A terminal as an object, with no page to see it."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 
@@ -23,3 +26,16 @@ def test_a_value_out_of_range_is_refused_at_once_and_later(name, value):
         setattr(terminal, name, value)
     assert getattr(terminal, name) == before
     terminal.close()
+
+
+IN_A_SCRIPT = """
+from sandbox_nb.notebook.terminal import Terminal
+from sandbox_nb.notebook.terminal_source import LocalPty
+Terminal(LocalPty(["true"])).begin().wait(60)
+print("done")
+"""
+
+
+def test_in_a_script_it_shows_nothing():
+    done = subprocess.run([sys.executable, "-c", IN_A_SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
