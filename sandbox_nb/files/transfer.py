@@ -67,7 +67,9 @@ async def _watch(
 
 
 async def _settle(calling: asyncio.Future[Any], working: asyncio.Future[Any]) -> None:
-    await asyncio.wait({calling, working}, timeout=GRACE)
-    calling.cancel()
-    for task in (calling, working):
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        await asyncio.wait({calling, working}, timeout=GRACE)
+    finally:
+        calling.cancel()
+        for task in (calling, working):
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
