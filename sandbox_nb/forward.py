@@ -259,6 +259,7 @@ class Forwarder:
                         forward._begin(self._answer(forward, call, request), then=self._caller_gone)
         except SandboxError as error:
             why = error
+        self._accepting = None  # who binds a socket from now on begins anew
         for forward in list(self._bound.values()):
             forward.failure = why or forward.failure
             await forward.close()

@@ -121,10 +121,11 @@ class Life:
         self.state, self.failure, self.stopped = State.STARTING, None, None
         self.loop = asyncio.get_running_loop()
         self._starting = asyncio.create_task(self._start(wanted, timeout, progress), name=f"start-{self.name}")
+        before = _cancellations()
         try:
             await asyncio.shield(self._starting)
         except asyncio.CancelledError:
-            if self._starting.cancelled() and not _is_cancelled():
+            if self._starting.cancelled() and _cancellations() == before:
                 raise Stopped(f"{self.name} was stopped while it started") from None
             await self._take_back(self._starting)
             if self.state is State.RUNNING:  # it was there the moment it was not wanted any more
@@ -163,6 +164,7 @@ class Life:
 
     async def end(self) -> None:
         """Stop the machine if there is one; take back a start that is under way, wait for such a stop."""
+        before = _cancellations()
         if self.state in (State.STARTING, State.STOPPING):
             self._check_loop()
         if self._starting is not None:
@@ -171,6 +173,8 @@ class Life:
             await self._over.wait()
         if self.state in _LEGAL["stop"]:
             await self.stop(POWER_OFF_TIMEOUT)
+        if _cancellations() > before:  # while a start was taken back, which went to its end
+            raise asyncio.CancelledError
 
     async def _take_back(self, starting: asyncio.Task[None]) -> None:
         if not starting.cancelling():
@@ -273,8 +277,7 @@ class Life:
         """Stop the machine when one of its limits is reached."""
         why = await limits.reached(usage, self.options.idle_timeout, self.options.max_lifetime)
         logger.warning("%s is stopped: %s", self.name, why)
-        await self._stop(f"{self.name} was stopped: {why}", POWER_OFF_TIMEOUT)
-        self.failure = self.stopped
+        await self._stop(f"{self.name} was stopped: {why}", POWER_OFF_TIMEOUT, is_failure=True)
 
     def _lift_limits(self) -> None:
         if self._limiter is not None and self._limiter is not asyncio.current_task():
@@ -283,7 +286,7 @@ class Life:
 
     # Its end
 
-    async def _stop(self, why: str, timeout: float) -> None:
+    async def _stop(self, why: str, timeout: float, *, is_failure: bool = False) -> None:
         graceful = self.state is State.RUNNING
         self.state, self.stopped = State.STOPPING, Stopped(why)
         self._over = asyncio.Event()
@@ -292,7 +295,7 @@ class Life:
             if graceful:
                 await self._power_off(timeout)
         finally:
-            await asyncio.shield(self._finish_stop())
+            await asyncio.shield(self._finish_stop(is_failure))
 
     async def _power_off(self, timeout: float) -> None:
         running = self.running
@@ -306,12 +309,14 @@ class Life:
                 # down now, one by one and for nobody.
                 await running.client.wait_closed()
 
-    async def _finish_stop(self) -> None:
+    async def _finish_stop(self, is_failure: bool) -> None:
         # One piece of work that goes on when the stop is cancelled, so that the state never stays STOPPING.
         try:
             await self._clean_up()
         finally:
             self.state = State.STOPPED
+            if is_failure:
+                self.failure = self.stopped
             self._over.set()
 
     async def _clean_up(self) -> None:
@@ -325,7 +330,7 @@ class Life:
                 await running.close()
 
 
-def _is_cancelled() -> bool:
-    """Whether somebody has cancelled the task that asks."""
+def _cancellations() -> int:
+    """How often the task that asks was cancelled, and has not taken that as done."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return 0 if task is None else task.cancelling()

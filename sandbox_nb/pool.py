@@ -70,7 +70,10 @@ class _Work(Generic[T]):
             return self._function(sandbox, *arguments, **named)
 
     async def end(self) -> None:
-        """Stop the machine, or take its start back; the function's calls to it raise Stopped."""
+        """Stop the machine, or take its start back.
+
+        The function's calls to it that are under way raise Stopped, later ones FailedPrecondition.
+        """
         self._wanted = False
         await self._sandbox.asynchronous.close()
 

@@ -73,13 +73,13 @@ class AsyncSandbox(BaseSandbox):
     async def start(
         self, *options: Option, timeout: float | None = None, progress: Progress | None = None, **keywords: Any
     ) -> None:
-        """Start the machine with options made by ``with_disk`` and its like, or said as keywords.
+        """Start the machine with options: ``Options``, those made by ``with_disk`` and its like, or keywords.
 
         ``timeout`` in seconds is for all of it, also building the image the first time. A start that fails or is
         cancelled leaves nothing behind.
 
         Raises FailedPrecondition unless new, stopped or failed; InvalidArgument, NotFound, Unimplemented,
-        Unavailable or DeadlineExceeded.
+        Unavailable or DeadlineExceeded; Stopped when it was taken back.
         """
         await self._life.start(options, keywords, timeout=timeout, progress=progress)
 
@@ -230,7 +230,8 @@ class AsyncSandbox(BaseSandbox):
         """Remove a file, a link (not what it points to) or a folder of the guest.
 
         ``recursive``: with all that is in it, as ``rm -r`` does, also on shares and disks that are mounted there.
-        Raises NotFound, and FailedPrecondition for a folder that is not empty.
+        Raises NotFound, FailedPrecondition for a folder that is not empty, and InvalidArgument for ``/`` and what
+        ends in ``.`` or ``..``.
         """
         async with self._life.use():
             await self._services.files.remove(path, recursive=recursive)

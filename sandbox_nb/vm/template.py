@@ -42,7 +42,7 @@ MAX_AGE = 30 * 24 * 3600
 """Seconds after which an unused template goes."""
 
 _UNFINISHED = ".new"
-_TORN = (OSError, ValueError, KeyError, TypeError)
+_TORN = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError)
 """What reading a template raises that is not whole."""
 _MARK_SIZE = 16
 _BLOCK = 64 * 1024
@@ -120,6 +120,8 @@ def _believed(folder: Path, opened: contextlib.ExitStack) -> Template | None:
         return _checked(folder, inside)
     except _TORN:
         _discard(folder, inside)
+        return None
+    except OSError:  # the host is short of something, which says nothing of the template
         return None
 
 
@@ -204,7 +206,7 @@ def list_templates(cache: Path) -> list[Template]:
     """The whole templates, most recently used first."""
     found = []
     for folder in _published(cache):
-        with contextlib.suppress(*_TORN):
+        with contextlib.suppress(OSError, *_TORN):
             found.append(_checked(folder, folder))
     return sorted(found, key=_last_used_first)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 
 import pytest
@@ -24,6 +23,7 @@ class Guest(SocketForwardBase):
 
     def __init__(self):
         self.asks = 0
+        self.accepts = 0
         self.bound = asyncio.Queue()
         self.results = []
         self.answered = asyncio.Event()
@@ -35,6 +35,7 @@ class Guest(SocketForwardBase):
         return Empty()
 
     async def accept(self, requests, context):
+        self.accepts += 1
         identity = await self.bound.get()
         for number in range(self.asks):
             yield ConnectRequest(forward_id=identity, stream_id=f"s-{number}")
@@ -50,9 +51,14 @@ class Guest(SocketForwardBase):
 
 
 class Unbinder(ForwardBase):
-    """Forgets whatever it is told to."""
+    """Forgets whatever it is told to, once it may."""
+
+    def __init__(self):
+        self.may = asyncio.Event()
+        self.may.set()
 
     async def unbind(self, request, context):
+        await self.may.wait()
         return Empty()
 
 
@@ -62,13 +68,18 @@ async def guest():
 
 
 @pytest.fixture
-async def forwarder(guest):
+async def unbinder():
+    return Unbinder()
+
+
+@pytest.fixture
+async def forwarder(guest, unbinder):
     """Forwards of a machine whose streams nobody ever opens."""
 
     async def never(identity):
         await asyncio.Event().wait()
 
-    async with Server(guest, Unbinder()) as server:
+    async with Server(guest, unbinder) as server:
         ours, theirs = socket.socketpair()
         await server.attach(theirs)
         async with await Client.from_socket(ours) as client:
@@ -81,6 +92,12 @@ async def forwarder(guest):
 def target():
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         yield listener.getsockname()[1]
+
+
+async def until(condition):
+    async with asyncio.timeout(TIMEOUT):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_guest_has_so_many_connections_and_no_more(guest, forwarder, target, monkeypatch):
@@ -97,12 +114,20 @@ async def test_a_guest_has_so_many_connections_and_no_more(guest, forwarder, tar
 async def test_a_forward_ends_when_the_guest_tells_of_no_more_connections(guest, forwarder, target):
     made = await forwarder.forward_socket("/run/x", target)
     guest.over.set()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(TIMEOUT):
-            while not made.closed:
-                await asyncio.sleep(0.01)
-    assert made.closed
+    await until(lambda: made.closed)
     assert forwarder.forwards == []
     guest.over.clear()
     again = await forwarder.forward_socket("/run/x", target)
     assert forwarder.forwards == [again]
+
+
+async def test_a_socket_bound_while_those_before_it_are_closed_is_served(guest, unbinder, forwarder, target):
+    unbinder.may.clear()
+    made = await forwarder.forward_socket("/run/x", target)
+    guest.over.set()
+    await until(lambda: made.closed)
+    guest.over.clear()
+    again = await forwarder.forward_socket("/run/y", target)
+    unbinder.may.set()
+    await until(lambda: guest.accepts == 2)
+    assert not again.closed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -252,6 +253,47 @@ async def test_a_block_that_is_left_while_its_machine_starts_takes_the_start_bac
     with pytest.raises(Stopped, match="sandbox was stopped while it started"):
         await start
     assert sandbox.state is State.STOPPED
+
+
+async def test_who_is_cancelled_while_a_start_is_taken_back_is_cancelled_when_that_is_done():
+    sandbox = AsyncSandbox()
+    start = asyncio.create_task(sandbox.start())
+    while sandbox.state is not State.STARTING:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    closing = asyncio.create_task(sandbox.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert sandbox.state is State.STOPPED
+    with pytest.raises(Stopped):
+        await start
+
+
+async def test_a_task_that_was_cancelled_long_ago_hears_that_its_start_was_taken_back():
+    sandbox = AsyncSandbox()
+
+    async def starting():
+        asyncio.current_task().cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        await sandbox.start()
+
+    start = asyncio.create_task(starting())
+    while sandbox.state is not State.STARTING:
+        await asyncio.sleep(0)
+    await sandbox.close()
+    with pytest.raises(Stopped):
+        await start
+
+
+async def test_a_limit_is_the_failure_when_the_block_is_left():
+    async with AsyncSandbox() as sandbox:
+        await sandbox.start(max_lifetime=0.3)
+        while sandbox.state is not State.STOPPING:
+            await asyncio.sleep(0.001)
+    assert isinstance(sandbox.failure, Stopped)
 
 
 async def test_a_block_that_is_left_while_its_machine_stops_waits_for_that():

@@ -75,6 +75,21 @@ def test_a_torn_template_is_removed_and_never_believed(tmp_path, ram, tear):
     assert not saved.folder.exists()
 
 
+def test_a_process_short_of_descriptors_removes_no_template(tmp_path, ram):
+    saved = made(tmp_path, "a", ram)
+    folder = saved.folder
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))  # for its folder, and nothing in it
+    try:
+        assert template.find(tmp_path, "a") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert template.find(tmp_path, "a") is not None
+    assert os.listdir(tmp_path) == [folder.name]
+
+
 def test_what_was_found_is_never_mixed_with_what_takes_its_place(tmp_path, ram):
     saved = made(tmp_path, "a", ram)
     template.remove(saved)
