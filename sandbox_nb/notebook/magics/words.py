@@ -1,9 +1,9 @@
 """The line of a magic as words, with the values of Python variables put in.
 
 ``{name}`` in a word becomes ``str`` of that variable's value, and stays one word, and no option, whatever is in
-it: lines are split first. A value that is ``--`` separates all the same. Braces around anything else stay, as in ``awk '{print $1}'``; ``{{name}}`` is a literal
-``{name}``. The text of a cell is never touched, for braces are the shell's there; values go in by
-``--env NAME={name}`` or ``--stdin name``.
+it: lines are split first. A value that is ``--`` separates all the same. Braces around anything else stay, as in
+``awk '{print $1}'``; ``{{name}}`` is a literal ``{name}``. The text of a cell is never touched, for braces are the
+shell's there; values go in by ``--env NAME={name}`` or ``--stdin name``.
 """
 
 from __future__ import annotations
