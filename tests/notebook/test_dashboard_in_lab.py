@@ -24,6 +24,19 @@ display({"application/vnd.jupyter.widget-view+json": view}, raw=True)
 """
 
 
+# Starts a process while the keyboard is elsewhere than in a cell.
+WHEN_TOLD = """
+import threading, time
+from pathlib import Path
+def start(folder):
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+    globals()["new"] = sb.popen("exec sleep 76")
+    (folder / "gone").touch()
+threading.Thread(target=start, args=[Path("{folder}")]).start()
+"""
+
+
 @pytest.fixture(scope="module")
 def notebook():
     with opened("dashboard.ipynb") as made:
@@ -67,13 +80,16 @@ def test_a_process_is_ended_by_its_button(notebook, dashboard):
     notebook.run("process.__exit__()", cell=3)
 
 
-def test_the_keyboard_stays_at_the_button_it_is_at(notebook, dashboard):
+def test_the_keyboard_stays_at_the_button_it_is_at(notebook, dashboard, tmp_path):
     notebook.run("old = [sb.popen('exec sleep 98') for _ in range(2)]", cell=3)
     buttons = dashboard.locator(".processes tr", has_text="sleep 98").locator("button")
     buttons.nth(1).wait_for(timeout=WAIT)
-    notebook.run("new = sb.popen('exec sleep 76')", cell=3)
+    notebook.run(WHEN_TOLD.format(folder=tmp_path), cell=3)
     buttons.nth(0).focus()
     first, second = (buttons.nth(number).evaluate_handle("button => button") for number in range(2))
+    (tmp_path / "go").touch()
+    while not (tmp_path / "gone").exists():
+        notebook.page.wait_for_timeout(50)
     for _ in range(2):
         picture = dashboard.locator(".plots svg").first.evaluate_handle("picture => picture")
         notebook.page.wait_for_function("picture => !picture.isConnected", arg=picture)
@@ -83,7 +99,7 @@ def test_the_keyboard_stays_at_the_button_it_is_at(notebook, dashboard):
     assert second.evaluate("button => button === document.activeElement")
     assert dashboard.get_by_text("sleep 76").count() == 0
     second.evaluate("button => button.blur()")
-    dashboard.get_by_text("sleep 76").first.wait_for(timeout=1000)
+    dashboard.get_by_text("sleep 76").first.wait_for(timeout=WAIT)
     notebook.run("for each in *old, new: each.kill(); each.__exit__()", cell=3)
 
 
