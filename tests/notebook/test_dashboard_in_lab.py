@@ -82,6 +82,7 @@ def test_a_process_is_ended_by_its_button(notebook, dashboard):
 
 def test_the_keyboard_stays_at_the_button_it_is_at(notebook, dashboard, tmp_path):
     notebook.run("old = [sb.popen('exec sleep 98') for _ in range(2)]", cell=3)
+    notebook.page.mouse.move(0, 0)  # or the list waits for it
     buttons = dashboard.locator(".processes tr", has_text="sleep 98").locator("button")
     buttons.nth(1).wait_for(timeout=WAIT)
     notebook.run(WHEN_TOLD.format(folder=tmp_path), cell=3)
