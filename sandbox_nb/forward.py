@@ -112,6 +112,11 @@ class Forward:
         """Why the last connection that could not be made could not."""
         return self._forward.failure
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._forward.closed
+
     def close(self) -> None:
         """Stop listening, and end the connections that are there. Idempotent."""
         self._wait(self._forward.close())

@@ -21,7 +21,7 @@ from sandbox_nb.guest.proto.mount_pb2 import MountAllRequest, MountSpec, Unmount
 from sandbox_nb.guest.proto.mount_ttrpc import MountClient
 from sandbox_nb.guest.proto.network_pb2 import ConfigureRequest, ConfigureResponse
 from sandbox_nb.guest.proto.network_ttrpc import NetworkClient
-from sandbox_nb.together import together
+from sandbox_nb.together import to_its_end, together
 from sandbox_nb.ttrpc import Client
 from sandbox_nb.vm.attach import prepare
 from sandbox_nb.vm.backend import Backend
@@ -97,7 +97,7 @@ async def prepared(devices: Sequence[Device], *, sandbox: str) -> AsyncIterator[
             try:
                 await asyncio.shield(preparing)
             finally:
-                await asyncio.wait({preparing})
+                await to_its_end(preparing)
                 if preparing.exception() is None:
                     found.append(Prepared(device, preparing.result()))
         yield found

@@ -163,7 +163,7 @@ class Life:
         await self._stop(f"{self.name} was stopped", timeout)
 
     async def end(self) -> None:
-        """Stop the machine if there is one; take back a start that is under way, wait for such a stop."""
+        """Stop the machine if there is one; take back a start that is under way, wait for a stop that is."""
         before = _cancellations()
         if self.state in (State.STARTING, State.STOPPING):
             self._check_loop()

@@ -60,7 +60,8 @@ MAX_STANDBY = 64
 MIN_HOST_CPUS = 0.01
 """The kernel counts no less: 1 ms of every 100."""
 
-_PATH_METAVARS = ("DIR", "FILE", "PATH")
+PATHS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
+"""What the placeholders of options that are paths on the host say is there."""
 
 DEFAULT_CPU = 1
 DEFAULT_MEMORY = 256
@@ -183,7 +184,7 @@ class Options:
         self._check_resources()
         self._check_choices()
         for option in dataclasses.fields(self):
-            if option.metadata.get("metavar") in _PATH_METAVARS:
+            if option.metadata.get("metavar") in PATHS:
                 _check_path(option.name, getattr(self, option.name))
         self._check_standby()
         _check_seconds("idle_timeout", self.idle_timeout)

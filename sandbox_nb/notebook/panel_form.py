@@ -19,11 +19,7 @@ from sandbox_nb.devices import Device, Filesystem
 from sandbox_nb.errors import SandboxError
 from sandbox_nb.notebook.panel_controls import Argument, Changed, Control, Number, Pairs, Several, Switch
 from sandbox_nb.notebook.subshells import route_all_by_sender
-from sandbox_nb.options import Options
-
-_PATHS = {"FILE": "file", "PATH": "file", "DIR": "folder"}
-"""What the placeholders of options that are paths say is picked."""
-
+from sandbox_nb.options import PATHS, Options
 
 _UNITS = {"MIB": "MiB", "SECONDS": "seconds"}
 """What those of options that are amounts are counted in."""
@@ -46,8 +42,8 @@ def option_control(option: dataclasses.Field[Any], changed: Changed) -> Control:
     default = _default(option)
     if option.metadata["choices"]:
         return Control(changed, default=default, choices=option.metadata["choices"])
-    if option.metadata["metavar"] in _PATHS:
-        return Control(changed, path=_PATHS[option.metadata["metavar"]])
+    if option.metadata["metavar"] in PATHS:
+        return Control(changed, path=PATHS[option.metadata["metavar"]])
     return (Number if _is_number(option) else Control)(changed, default=default)
 
 

@@ -57,7 +57,7 @@ def forward(session: Session, arguments: argparse.Namespace) -> None:
         open_one = session.forwards.get(name, {}).pop(arguments.close, None)
         if open_one is None:
             raise NotFound(f"port {arguments.close} is none that {name} forwards: %sandbox forward lists them")
-        sandbox.runner.wait(open_one.close())
+        open_one.close()
         print(f"port {arguments.close}: closed")
     elif arguments.ports is None:
         for port, found in session.forwards.get(name, {}).items():

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from sandbox_nb.background import BACKGROUND
 from sandbox_nb.blocking import Sandbox
 from sandbox_nb.errors import FailedPrecondition, InvalidArgument, NotFound
-from sandbox_nb.forward import AsyncForward
+from sandbox_nb.forward import Forward
 from sandbox_nb.lens.recorder import Lens
 from sandbox_nb.life import State
 from sandbox_nb.notebook.nested_loop import LoopRunner
@@ -38,7 +38,7 @@ class Session:
         self.sandboxes: dict[str, Sandbox] = {}
         self.current = DEFAULT_NAME
         self.spools = SpoolFolder()
-        self.forwards: dict[str, dict[int, AsyncForward]] = {}
+        self.forwards: dict[str, dict[int, Forward]] = {}
         """The ports of this host that lead to a sandbox, by its name. All are closed with its machine."""
         self.lenses: dict[str, Lens] = {}
         """The latest lens on each machine that was traced, by name."""
@@ -138,8 +138,8 @@ class Session:
         self.shell.user_ns[name] = value
 
 
-def open_forward(sandbox: Sandbox, host_port: int, guest: int | str) -> tuple[int, AsyncForward]:
+def open_forward(sandbox: Sandbox, host_port: int, guest: int | str) -> tuple[int, Forward]:
     """Forward a port of this host (0: a free one) to the guest's; return its number too. Raises AlreadyExists."""
-    made = sandbox.runner.wait(sandbox.asynchronous.forward(host_port, guest))
+    made = sandbox.forward(host_port, guest)
     assert made.port is not None
     return made.port, made
